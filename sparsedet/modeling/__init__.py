@@ -1,0 +1,23 @@
+"""What detectron2 builds by name: importing this package registers it all."""
+
+from .box_head import VGGBoxHead
+from .rpn_head import SparseRPNHead
+from .sparse_backbone import (
+    build_sparse_resnet_backbone,
+    build_sparse_resnet_fpn_backbone,
+    build_sparse_vgg_backbone,
+    build_sparse_vgg_fpn_backbone,
+)
+from .vgg import VGG, build_vgg_backbone, build_vgg_fpn_backbone
+
+__all__ = [
+    "SparseRPNHead",
+    "VGG",
+    "VGGBoxHead",
+    "build_sparse_resnet_backbone",
+    "build_sparse_resnet_fpn_backbone",
+    "build_sparse_vgg_backbone",
+    "build_sparse_vgg_fpn_backbone",
+    "build_vgg_backbone",
+    "build_vgg_fpn_backbone",
+]
