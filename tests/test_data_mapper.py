@@ -1,0 +1,97 @@
+"""Images that are unusual, and images that cannot be used."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from sparsedet.data import CheckedDatasetMapper
+from sparsedet.errors import InputError
+
+
+@pytest.fixture
+def mapper():
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN = (30,)
+    cfg.INPUT.RANDOM_FLIP = "none"
+    return CheckedDatasetMapper(cfg, is_train=True)
+
+
+def record(path, height=30, width=40):
+    box = {"bbox": [1, 2, 11, 12], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "difficult": 1}
+    return {"file_name": str(path), "height": height, "width": width, "annotations": [box]}
+
+
+def pixels(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (30, 40, 2), (30, 40, 3), (30, 40, 4)])
+def test_gray_and_alpha_become_three_channels(tmp_path, mapper, shape):
+    array = pixels(*shape)
+    Image.fromarray(array).save(tmp_path / "a.png")
+    mapped = mapper(record(tmp_path / "a.png"))
+    channels = array.reshape(30, 40, -1).transpose(2, 0, 1)  # gray, gray alpha, RGB, RGB alpha
+    bgr = channels[[2, 1, 0]] if len(channels) >= 3 else channels[[0, 0, 0]]
+    assert torch.equal(mapped["image"], torch.from_numpy(bgr))
+    assert mapped["instances"].gt_boxes.tensor.tolist() == [[1, 2, 11, 12]]
+
+
+def bad_images(folder):
+    """Name -> what the message says of it."""
+    Image.fromarray(pixels(30, 40, 3)).save(folder / "good.jpg", quality=95)
+    Image.fromarray(pixels(30, 40, 3)).save(folder / "good.png")
+    for name in ("good.jpg", "good.png"):
+        data = (folder / name).read_bytes()
+        (folder / name.replace("good", "truncated")).write_bytes(data[: len(data) // 2])
+    (folder / "text.jpg").write_text("not an image")
+    (folder / "empty.jpg").write_bytes(b"")
+    return {
+        "truncated.jpg": "cannot be read as an image",
+        "truncated.png": "cannot be read as an image",
+        "text.jpg": "cannot be read as an image",
+        "empty.jpg": "cannot be read as an image",
+        "absent.jpg": "no such image",
+    }
+
+
+def test_bad_images_are_named_in_one_line(tmp_path, mapper):
+    for name, reason in bad_images(tmp_path).items():
+        with pytest.raises(InputError) as caught:
+            mapper(record(tmp_path / name))
+        assert str(tmp_path / name) in str(caught.value) and reason in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_size_that_is_not_the_annotated_one_is_named(tmp_path, mapper):
+    Image.fromarray(pixels(30, 40, 3)).save(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match=r"a\.jpg, got \(40, 30\), expect \(41, 30\)"):
+        mapper(record(tmp_path / "a.jpg", width=41))
+
+
+class Mapped(torch.utils.data.Dataset):
+    def __init__(self, mapper, records):
+        self.mapper, self.records = mapper, records
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        return self.mapper(self.records[index])
+
+
+def test_error_in_a_loader_worker_ends_with_the_line(tmp_path, mapper):
+    bad_images(tmp_path)
+    data = Mapped(mapper, [record(tmp_path / "truncated.jpg")])
+    loader = torch.utils.data.DataLoader(data, num_workers=1, collate_fn=list)
+    message = ""
+    try:
+        list(loader)
+    except InputError as error:
+        message = str(error)
+        error.__traceback__ = None  # it holds the loader, whose workers would wait for a timeout
+    last = message.strip().splitlines()[-1]
+    prefix = f"sparsedet.errors.InputError: {tmp_path / 'truncated.jpg'}: cannot be read"
+    assert last.startswith(prefix)
