@@ -1,0 +1,20 @@
+"""Parameters, multiply-adds and latency of models side by side; tables, plots and pictures."""
+
+from .complexity import count_flops, count_parameters
+from .draw import draw_boxes, draw_detections
+from .latency import Latency, compare_latency, environment
+from .report import markdown_table, plot_tradeoff, plot_training_curves, read_metrics
+
+__all__ = [
+    "Latency",
+    "compare_latency",
+    "count_flops",
+    "count_parameters",
+    "draw_boxes",
+    "draw_detections",
+    "environment",
+    "markdown_table",
+    "plot_tradeoff",
+    "plot_training_curves",
+    "read_metrics",
+]
