@@ -1,0 +1,44 @@
+"""From a tool's arguments to a config, a seed and a log."""
+
+from __future__ import annotations
+
+import argparse
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import default_setup
+
+from ..config import load_config
+from ..errors import InputError
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The frozen config of ``args.config_file`` and ``args.opts``, logged as detectron2 does.
+
+    Raises:
+        InputError: as :func:`sparsedet.load_config`, and where classes do not fit the model.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        class_names(cfg, name)
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def class_names(cfg: CfgNode, dataset: str) -> list[str]:
+    """The names of the classes of a dataset, as many as the model tells apart.
+
+    Empty for a dataset whose classes are known only when it is loaded.
+
+    Raises:
+        InputError: the model has another number of classes.
+    """
+    names = MetadataCatalog.get(dataset).get("thing_classes", [])
+    head = "RETINANET" if "Retina" in cfg.MODEL.META_ARCHITECTURE else "ROI_HEADS"
+    classes = cfg.MODEL[head].NUM_CLASSES
+    if names and len(names) != classes:
+        raise InputError(
+            f"MODEL.{head}.NUM_CLASSES is {classes}, but dataset {dataset} has {len(names)} classes"
+        )
+    return list(names)

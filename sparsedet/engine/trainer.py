@@ -1,0 +1,93 @@
+"""detectron2's default trainer, on CPUs too, with both evaluations and the best model kept."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
+
+from ..checkpoint import SparseDetCheckpointer
+from ..data import CheckedDatasetMapper
+from ..evaluation import build_evaluator
+
+BEST_METRIC = "bbox/AP50"
+
+
+class Trainer(DefaultTrainer):
+    """``DefaultTrainer`` with these differences:
+
+    - CPU training works in several processes (Gloo), and in bfloat16 with SOLVER.AMP.ENABLED;
+    - evaluation gives COCO AP and VOC mAP side by side;
+    - the checkpoint of the best AP50 is kept as ``model_best.pth``;
+    - weights of another architecture or preprocessing are refused.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        TrainerBase.__init__(self)
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        on_cpu = cfg.MODEL.DEVICE == "cpu"
+        if comm.get_world_size() > 1:
+            devices = None if on_cpu else [comm.get_local_rank()]
+            model = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        kind = SimpleTrainer
+        if cfg.SOLVER.AMP.ENABLED:
+            kind = CPUAMPTrainer if on_cpu else AMPTrainer
+        self._trainer = kind(model, loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = SparseDetCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list:
+        built = super().build_hooks()
+        if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0:
+            # Before the writers, which come last.
+            best = hooks.BestCheckpointer(
+                self.cfg.TEST.EVAL_PERIOD, self.checkpointer, BEST_METRIC
+            )
+            built.insert(-1, best)
+        return built
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        return build_detection_train_loader(cfg, mapper=CheckedDatasetMapper(cfg, True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        mapper = CheckedDatasetMapper(cfg, False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+
+class CPUAMPTrainer(SimpleTrainer):
+    """bfloat16 autocast on CPU: no gradient scaling, because its exponent is that of float32."""
+
+    def run_step(self) -> None:
+        assert self.model.training, "[CPUAMPTrainer] model was changed to eval mode!"
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = self.model(data)
+        self.optimizer.zero_grad()
+        sum(losses.values()).backward()
+        self._write_metrics(losses, data_time)
+        self.optimizer.step()
