@@ -127,6 +127,12 @@ def test_vgg_features_have_the_declared_strides_and_channels():
     assert vgg.output_shape()["conv5"] == ShapeSpec(channels=128, stride=16)
 
 
+def test_vgg_builds_no_stage_that_is_not_asked_for():
+    vgg = VGG(16, out_features=["conv3", "conv4"])
+    assert not any(name.startswith("conv5") for name, _ in vgg.named_parameters())
+    assert list(vgg.output_shape()) == ["conv3", "conv4"]
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_freeze_at_stops_the_first_stages(sparse):
     name = "build_sparse_vgg_backbone" if sparse else "build_vgg_backbone"
@@ -248,7 +254,7 @@ def test_a_plan_that_does_not_fit_is_refused(plan, message):
     "key, value, message",
     [
         ("MODEL.VGG.DEPTH", 17, "there is no VGG-17; one of 11, 13, 16, 19"),
-        ("MODEL.VGG.OUT_FEATURES", ["conv6"], "\\['conv6'\\] not among conv1"),
+        ("MODEL.VGG.OUT_FEATURES", ["conv6"], "\\['conv6'\\] must be some of conv1"),
         ("MODEL.SPARSE_FUSION.PATTERN", "hex", "unknown pattern 'hex'"),
         ("MODEL.SPARSE_FUSION.RATIO", 0.0, "ratio must be a positive number"),
         ("MODEL.SPARSE_FUSION.INCLUDE", ["backbone.conv7*"], "no such layer"),

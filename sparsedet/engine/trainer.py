@@ -26,7 +26,7 @@ class Trainer(DefaultTrainer):
 
     - CPU training works in several processes (Gloo), and in bfloat16 with SOLVER.AMP.ENABLED;
     - evaluation gives COCO AP and VOC mAP side by side;
-    - the checkpoint of the best AP50 is kept as ``model_best.pth``;
+    - the checkpoint of the best AP50 (of the first test set) is kept as ``model_best.pth``;
     - weights of another architecture or preprocessing are refused.
     """
 
@@ -55,11 +55,12 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list:
         built = super().build_hooks()
-        if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0:
+        tests = self.cfg.DATASETS.TEST
+        if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0 and tests:
+            # With several test sets, detectron2 puts their names before the metrics.
+            metric = BEST_METRIC if len(tests) == 1 else f"{tests[0]}/{BEST_METRIC}"
+            best = hooks.BestCheckpointer(self.cfg.TEST.EVAL_PERIOD, self.checkpointer, metric)
             # Before the writers, which come last.
-            best = hooks.BestCheckpointer(
-                self.cfg.TEST.EVAL_PERIOD, self.checkpointer, BEST_METRIC
-            )
             built.insert(-1, best)
         return built
 

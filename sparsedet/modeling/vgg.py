@@ -26,7 +26,7 @@ class VGG(Backbone):
 
     Features: ``conv1`` .. ``conv5``, the last activation of each stage before its pooling, at
     strides 1, 2, 4, 8, 16; and ``pool5`` at stride 32. Convolution i of stage s is named
-    ``conv{s}_{i}``, as in the original Caffe models.
+    ``conv{s}_{i}``, as in the original Caffe models. Stages after the last feature are not built.
 
     Args:
         depth: 11, 13, 16 or 19.
@@ -52,23 +52,27 @@ class VGG(Backbone):
         if depth not in CONVS_PER_STAGE:
             known = ", ".join(map(str, CONVS_PER_STAGE))
             raise InputError(f"MODEL.VGG.DEPTH: there is no VGG-{depth}; one of {known}")
+        known = [f"conv{stage}" for stage in range(1, 6)] + ["pool5"]
+        unknown = set(out_features) - set(known)
+        if unknown or not out_features:
+            raise InputError(
+                f"MODEL.VGG.OUT_FEATURES: {list(out_features)} must be some of {', '.join(known)}"
+            )
+        num_stages = min(5, 1 + max(known.index(name) for name in out_features))
+
         self.stages: list[list[str]] = []
-        self._out_feature_strides, self._out_feature_channels = {}, {}
+        self._out_feature_strides, self._out_feature_channels = {"pool5": 32}, {}
         channels = in_channels
-        for stage, (count, full) in enumerate(zip(CONVS_PER_STAGE[depth], CHANNELS), start=1):
-            width = max(8, 8 * round(full * width_multiplier / 8))
+        for stage in range(1, num_stages + 1):
+            width = max(8, 8 * round(CHANNELS[stage - 1] * width_multiplier / 8))
+            count = CONVS_PER_STAGE[depth][stage - 1]
             self.stages.append([f"conv{stage}_{i}" for i in range(1, count + 1)])
             for name in self.stages[-1]:
                 self.add_module(name, _conv3x3(channels, width, norm))
                 channels = width
             self._out_feature_strides[f"conv{stage}"] = 2 ** (stage - 1)
             self._out_feature_channels[f"conv{stage}"] = width
-        self._out_feature_strides["pool5"] = 32
         self._out_feature_channels["pool5"] = channels
-        unknown = set(out_features) - set(self._out_feature_strides)
-        if unknown or not out_features:
-            known = ", ".join(self._out_feature_strides)
-            raise InputError(f"MODEL.VGG.OUT_FEATURES: {sorted(unknown)} not among {known}")
         self._out_features = list(out_features)
         self.freeze(freeze_at)
 
@@ -85,12 +89,13 @@ class VGG(Backbone):
         """Images (N, C, H, W), normalised, to the requested features by name."""
         outputs = {}
         for stage, names in enumerate(self.stages, start=1):
+            if stage > 1:
+                x = F.max_pool2d(x, kernel_size=2, stride=2)
             for name in names:
                 x = getattr(self, name)(x)
             outputs[f"conv{stage}"] = x
-            if stage < len(self.stages) or "pool5" in self._out_features:
-                x = F.max_pool2d(x, kernel_size=2, stride=2)
-        outputs["pool5"] = x
+        if "pool5" in self._out_features:
+            outputs["pool5"] = F.max_pool2d(x, kernel_size=2, stride=2)
         return {name: outputs[name] for name in self._out_features}
 
 
