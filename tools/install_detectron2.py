@@ -190,6 +190,13 @@ MENDS = [
                 "    if has_gpu:\n        torch.cuda.set_device(local_rank)\n",
             ),
             (
+                "detectron2/engine/launch.py",
+                "    comm.synchronize()\n\n    main_func(*args)\n",
+                # Gloo's threads must be gone when the process ends, or they may abort it.
+                "    comm.synchronize()\n\n    main_func(*args)\n"
+                "    comm.synchronize()\n    dist.destroy_process_group()\n",
+            ),
+            (
                 "detectron2/engine/defaults.py",
                 '    if "device_ids" not in kwargs:\n',
                 '    if "device_ids" not in kwargs and next(model.parameters()).is_cuda:\n',

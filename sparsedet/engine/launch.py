@@ -66,4 +66,5 @@ def _worker(local_rank, main, per_machine, num_machines, machine_rank, dist_url,
             comm._LOCAL_PROCESS_GROUP = group
     comm.synchronize()
     main(*args)
+    comm.synchronize()
     dist.destroy_process_group()

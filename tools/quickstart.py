@@ -1,0 +1,154 @@
+#!/usr/bin/env python
+"""Train a small detector and its sparse twin on generated pictures, and compare them.
+
+    python tools/quickstart.py --output output/demo
+
+Needs no data and no GPU. What is finished is not done again. Writes, under --output:
+
+    results.json      parameters, GFLOPs, ms per image, COCO AP and AP50, VOC mAP of each model
+    dense/, sparse/   config.yaml and model_final.pth, as tools/train_net.py would leave them
+    detections/       test pictures: the truth beside what the sparse model finds
+    curves.png        loss and AP50 while training
+    tradeoff.png      accuracy against speed against size
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import HookBase
+from detectron2.utils.env import seed_all_rng
+from tqdm import tqdm
+
+from sparsedet import load_config
+from sparsedet.analysis import (
+    compare_latency,
+    count_flops,
+    count_parameters,
+    draw_detections,
+    environment,
+    markdown_table,
+    plot_tradeoff,
+    plot_training_curves,
+)
+from sparsedet.checkpoint.files import replacing
+from sparsedet.data import generate_shapes
+from sparsedet.engine import Predictor, Trainer, run
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "Shapes-Detection"
+MODELS = {"dense": "faster_rcnn_VGG_11.yaml", "sparse": "faster_rcnn_VGG_11_sparse.yaml"}
+PICTURES = 8
+TIMED_IMAGES = 10
+
+
+class ProgressBar(HookBase):
+    def __init__(self, name: str):
+        self.name = name
+
+    def before_train(self):
+        trainer = self.trainer
+        self.bar = tqdm(
+            total=trainer.max_iter, initial=trainer.start_iter, desc=f"training {self.name}"
+        )
+
+    def after_step(self):
+        self.bar.update()
+
+    def after_train(self):
+        self.bar.close()
+
+
+def train(cfg: CfgNode, name: str) -> None:
+    """Train, or go on from the last checkpoint of a run with the same config."""
+    folder = Path(cfg.OUTPUT_DIR)
+    config_file = folder / "config.yaml"
+    resume = config_file.is_file() and config_file.read_text() == cfg.dump()
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        config_file.write_text(cfg.dump())
+    seed_all_rng(cfg.SEED)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    if trainer.start_iter >= trainer.max_iter:
+        return
+    trainer.register_hooks([ProgressBar(name)])
+    trainer.train()
+
+
+def evaluate(cfg: CfgNode, model: torch.nn.Module) -> dict[str, float]:
+    results = Trainer.test(cfg, model)
+    return {
+        "AP": results["bbox"]["AP"],
+        "AP50": results["bbox"]["AP50"],
+        "voc_mAP": results["voc"]["mAP"],
+    }
+
+
+def costs(cfg: CfgNode, model: torch.nn.Module) -> dict[str, float]:
+    height, width = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    flops = count_flops(model, height, width, cfg.MODEL.RPN.POST_NMS_TOPK_TEST)
+    return {"params": count_parameters(model), "gflops": sum(flops.values()) / 1e9}
+
+
+def draw(cfg: CfgNode, predictor: Predictor, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    dataset = cfg.DATASETS.TEST[0]
+    names = MetadataCatalog.get(dataset).thing_classes
+    for record in DatasetCatalog.get(dataset)[:PICTURES]:
+        image = cv2.imread(record["file_name"])
+        instances = predictor(image)["instances"].to("cpu")
+        instances = instances[instances.scores >= 0.5]
+        picture = draw_detections(image, instances, record["annotations"], names)
+        cv2.imwrite(str(folder / f"{record['image_id']}.png"), picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", default="output/demo", metavar="DIR")
+    output = Path(parser.parse_args().output)
+    output.mkdir(parents=True, exist_ok=True)
+
+    generate_shapes(os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), "shapes"))
+    # The log takes what detectron2 logs and what pycocotools prints; the terminal, the progress.
+    logging.basicConfig(filename=output / "log.txt", level=logging.INFO)
+    configs, predictors, results = {}, {}, {}
+    with open(output / "log.txt", "a") as log, contextlib.redirect_stdout(log):
+        for name, config in MODELS.items():
+            cfg = load_config(str(CONFIGS / config), ["OUTPUT_DIR", str(output / name)])
+            train(cfg, name)
+            cfg.MODEL.WEIGHTS = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+            configs[name], predictors[name] = cfg, Predictor(cfg)
+            model = predictors[name].model
+            results[name] = {**costs(cfg, model), **evaluate(cfg, model)}
+
+    draw(configs["sparse"], predictors["sparse"], output / "detections")
+    records = DatasetCatalog.get(configs["dense"].DATASETS.TEST[0])[:TIMED_IMAGES]
+    images = [cv2.imread(record["file_name"]) for record in records]
+    for name, latency in compare_latency(predictors, images).items():
+        results[name]["ms"] = latency.median
+    with replacing(str(output / "results.json")) as temporary:
+        Path(temporary).write_text(json.dumps(results, indent=2) + "\n")
+    plot_training_curves(
+        {name: str(output / name / "metrics.json") for name in MODELS}, str(output / "curves.png")
+    )
+    plot_tradeoff(results, str(output / "tradeoff.png"))
+    print(markdown_table(results))
+    print("; ".join(f"{key} {value}" for key, value in environment().items()))
+    print(f"pictures, plots and results.json are in {output}")
+
+
+if __name__ == "__main__":
+    run(main)
