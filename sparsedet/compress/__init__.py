@@ -1,15 +1,31 @@
-"""From a dense network to a compact one: plans, projection, surgery. torch only."""
+"""From a dense network to a compact one: plans, projection, calibration, surgery. torch only."""
 
-from .plan import LayerPlan, Plan, resolve_plan, uniform_plan
+from .calibrate import sparsify_calibrated_
+from .curves import Option
+from .entries import plan_to_entries, resolve_plan
+from .plan import LayerPlan, Plan, uniform_plan
+from .profile import LayerProfile, Profile, profile_layers
 from .projection import project_convolution, project_linear
+from .report import LayerReport, Report
 from .surgery import sparsify_
+from .targets import Cost, plan_for_targets
 
 __all__ = [
+    "Cost",
     "LayerPlan",
+    "LayerProfile",
+    "LayerReport",
+    "Option",
     "Plan",
+    "Profile",
+    "Report",
+    "plan_for_targets",
+    "plan_to_entries",
+    "profile_layers",
     "project_convolution",
     "project_linear",
     "resolve_plan",
     "sparsify_",
+    "sparsify_calibrated_",
     "uniform_plan",
 ]

@@ -4,36 +4,114 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from ..errors import InputError
-from ..kernels import PATTERNS, fusion_weights, sparse_kernels
+from ..kernels import PATTERNS, fusion_weights, low_rank_weights, sparse_kernels
+from ..layers import LowRankLinear, SparseFusionConv2d
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """``pattern`` and the rank of each of its sparse kernels; without pattern, one low rank."""
+    """``pattern`` and the rank of each of its sparse kernels; without pattern, one low rank.
+
+    ``error`` is what a planner expects of the layer by itself: the mean square error of its output,
+    as a share of the output's variance.
+    """
 
     ranks: tuple[int, ...]
     pattern: str | None = None
+    error: float | None = field(default=None, compare=False)
 
 
 Plan = dict[str, LayerPlan]
 """Module name, as in ``model.named_modules()``, to what the module becomes."""
 
 
-def can_fuse(module: nn.Module) -> bool:
-    """Whether a sparse fusion can take the place of ``module``."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and min(module.kernel_size) > 1
-        and not module.transposed
-        and not isinstance(module.padding, str)
-        and module.padding_mode == "zeros"
+def can_fuse(module: nn.Module, pattern: str | None = None) -> bool:
+    """Whether a sparse fusion, of this pattern or of any, can take the place of ``module``."""
+    if (
+        not isinstance(module, nn.Conv2d)
+        or isinstance(module.padding, str)
+        or module.padding_mode != "zeros"
+    ):
+        return False
+    return any(_splits(p, module.kernel_size) for p in ([pattern] if pattern else PATTERNS))
+
+
+def _splits(pattern: str, kernel_size: tuple[int, int]) -> bool:
+    try:
+        sparse_kernels(pattern, kernel_size)
+    except ValueError:
+        return False
+    return True
+
+
+def compact_weights(layer: nn.Module, entry: LayerPlan) -> int:
+    """Weights of what ``layer`` becomes, which are also its multiply-adds per output position."""
+    if isinstance(layer, nn.Linear):
+        return low_rank_weights(layer.in_features, layer.out_features, entry.ranks[0])
+    kernels = sparse_kernels(entry.pattern, layer.kernel_size)
+    return fusion_weights(
+        layer.in_channels, layer.out_channels, kernels, entry.ranks, layer.groups
     )
+
+
+def compact_layers(model: nn.Module) -> set[str]:
+    """Names of the layers that are compact already, and of all modules inside them."""
+    kinds = (LowRankLinear, SparseFusionConv2d)
+    outer = {name: m for name, m in model.named_modules() if isinstance(m, kinds)}
+    inside = {f"{name}.{inner}" for name, m in outer.items() for inner, _ in m.named_modules()}
+    return inside.union(outer)
+
+
+def dense_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The convolutions and fully connected layers that can become compact, by name."""
+    compact = compact_layers(model)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if name not in compact and (isinstance(module, nn.Linear) or can_fuse(module))
+    }
+
+
+def choose_layers(
+    layers: Mapping[str, nn.Module],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    scope: str = "",
+) -> dict[str, nn.Module]:
+    """Those of ``layers`` whose name matches ``include`` and not ``exclude``, shell-style patterns.
+
+    Raises:
+        InputError: a pattern that lies in the scope and matches no layer.
+    """
+    for glob in (*include, *exclude):
+        if glob.startswith(scope):
+            matching_names(glob, layers)
+    return {
+        name: layer
+        for name, layer in layers.items()
+        if any(fnmatchcase(name, glob) for glob in include)
+        and not any(fnmatchcase(name, glob) for glob in exclude)
+    }
+
+
+def matching_names(glob: str, modules: Mapping[str, nn.Module]) -> list[str]:
+    """The names that match a shell-style pattern.
+
+    Raises:
+        InputError: there are none.
+    """
+    names = [name for name in modules if fnmatchcase(name, glob)]
+    if not names:
+        close = difflib.get_close_matches(glob, modules, n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise InputError(f"plan entry {glob!r}: the model has no such layer{hint}")
+    return names
 
 
 def uniform_plan(
@@ -53,100 +131,40 @@ def uniform_plan(
     Raises:
         InputError: unknown pattern, a ratio that is not positive, a name that matches nothing.
     """
-    candidates = {scope + name: m for name, m in model.named_modules() if can_fuse(m)}
-    for glob in (*include, *exclude):
-        if glob.startswith(scope):
-            _matching(glob, candidates)
+    convolutions = {
+        scope + name: layer
+        for name, layer in dense_layers(model).items()
+        if isinstance(layer, nn.Conv2d)
+    }
     plan = {}
-    for name, conv in candidates.items():
-        if any(fnmatchcase(name, glob) for glob in exclude):
+    for name, conv in choose_layers(convolutions, include, exclude, scope).items():
+        if pattern in PATTERNS and not _splits(pattern, conv.kernel_size):
             continue
-        if not any(fnmatchcase(name, glob) for glob in include):
-            continue
-        entry = _fusion_plan(name, conv, {"pattern": pattern, "ratio": ratio})
-        kernels = sparse_kernels(pattern, conv.kernel_size)
-        weights = fusion_weights(
-            conv.in_channels, conv.out_channels, kernels, entry.ranks, conv.groups
-        )
-        if weights < conv.weight.numel():
+        entry = ratio_plan(name, conv, pattern, ratio)
+        if compact_weights(conv, entry) < conv.weight.numel():
             plan[name[len(scope) :]] = entry
     return plan
 
 
-def resolve_plan(model: nn.Module, entries: Mapping[str, Mapping]) -> Plan:
-    """A plan from its readable form.
-
-    ``entries`` maps a module name, or a shell-style pattern of names, to
-
-    - ``{pattern: checkerboard, ranks: [32, 32]}`` or ``{pattern: checkerboard, ratio: 4}`` (ranks
-      ``out_channels / 4``) for a convolution,
-    - ``{rank: 96}`` for a fully connected layer.
+def ratio_plan(name: str, conv: nn.Conv2d, pattern: str, ratio: float) -> LayerPlan:
+    """Every sparse kernel of the pattern at rank ``out_channels / ratio``.
 
     Raises:
-        InputError: an entry that names no layer, or that does not fit its layer.
+        InputError: a pattern that does not exist or fit, a ratio that is not positive; of ``name``.
     """
-    modules = {name: m for name, m in model.named_modules() if name}
-    plan: Plan = {}
-    for glob, entry in entries.items():
-        if not isinstance(entry, Mapping):
-            raise InputError(f"plan entry {glob!r} must be a mapping, not {entry!r}")
-        for name in _matching(glob, modules):
-            module = modules[name]
-            if isinstance(module, nn.Linear):
-                plan[name] = _low_rank_plan(name, module, entry)
-            elif can_fuse(module):
-                plan[name] = _fusion_plan(name, module, entry)
-            else:
-                kind = type(module).__name__
-                raise InputError(f"plan entry {glob!r}: {name} is a {kind} that cannot be replaced")
-    return plan
+    check_pattern(name, conv, pattern)
+    if not isinstance(ratio, (int, float)) or ratio <= 0:
+        raise InputError(f"plan entry {name!r}: ratio must be a positive number, not {ratio!r}")
+    per_group = max(1, round(conv.out_channels / ratio / conv.groups))
+    count = len(sparse_kernels(pattern, conv.kernel_size))
+    return LayerPlan((per_group * conv.groups,) * count, pattern)
 
 
-def _matching(glob: str, modules: Mapping[str, nn.Module]) -> list[str]:
-    names = [name for name in modules if fnmatchcase(name, glob)]
-    if not names:
-        close = difflib.get_close_matches(glob, modules, n=3)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise InputError(f"plan entry {glob!r}: the model has no such layer{hint}")
-    return names
-
-
-def _fusion_plan(name: str, conv: nn.Conv2d, entry: Mapping) -> LayerPlan:
-    _check_keys(name, entry, {"pattern", "ranks"}, {"pattern", "ratio"})
-    pattern = entry["pattern"]
+def check_pattern(name: str, conv: nn.Conv2d, pattern: str) -> None:
+    """Raise InputError unless the pattern exists and splits the window of ``conv``."""
     if pattern not in PATTERNS:
         known = ", ".join(PATTERNS)
         raise InputError(f"plan entry {name!r}: unknown pattern {pattern!r}; one of {known}")
-    count = len(sparse_kernels(pattern, conv.kernel_size))
-    if "ratio" in entry:
-        ratio = entry["ratio"]
-        if not isinstance(ratio, (int, float)) or ratio <= 0:
-            raise InputError(f"plan entry {name!r}: ratio must be a positive number, not {ratio!r}")
-        per_group = max(1, round(conv.out_channels / ratio / conv.groups))
-        return LayerPlan((per_group * conv.groups,) * count, pattern)
-    ranks = entry["ranks"]
-    if not _are_ranks(ranks) or any(rank % conv.groups for rank in ranks):
-        raise InputError(
-            f"plan entry {name!r}: ranks must be positive multiples of {conv.groups}, not {ranks!r}"
-        )
-    if len(ranks) != count:
-        raise InputError(f"plan entry {name!r}: {pattern} takes {count} ranks, not {len(ranks)}")
-    return LayerPlan(tuple(ranks), pattern)
-
-
-def _low_rank_plan(name: str, linear: nn.Linear, entry: Mapping) -> LayerPlan:
-    _check_keys(name, entry, {"rank"})
-    rank, largest = entry["rank"], min(linear.in_features, linear.out_features)
-    if not _are_ranks([rank]) or rank > largest:
-        raise InputError(f"plan entry {name!r}: rank must be 1 to {largest}, not {rank!r}")
-    return LayerPlan((rank,))
-
-
-def _are_ranks(ranks) -> bool:
-    return isinstance(ranks, (list, tuple)) and all(type(r) is int and r > 0 for r in ranks)
-
-
-def _check_keys(name: str, entry: Mapping, *allowed: set[str]) -> None:
-    if set(entry) not in allowed:
-        forms = " or ".join("{" + ", ".join(sorted(keys)) + "}" for keys in allowed)
-        raise InputError(f"plan entry {name!r}: keys must be {forms}, not {sorted(entry)}")
+    if not _splits(pattern, conv.kernel_size):
+        k_h, k_w = conv.kernel_size
+        raise InputError(f"plan entry {name!r}: {pattern} does not split its {k_h}x{k_w} window")

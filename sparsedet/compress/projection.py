@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..layers import LowRankLinear, SparseFusionConv2d
+from .spectrum import principal_directions
 
 SWEEPS = 20
 """Alternations for a pattern whose kernels overlap; disjoint kernels need one."""
@@ -68,10 +69,36 @@ class _Block:
 
 @torch.no_grad()
 def project_linear(dense: nn.Linear, low_rank: LowRankLinear) -> None:
-    """Set ``low_rank`` to the truncated SVD of ``dense``, the nearest of its rank."""
-    u, s, v = torch.linalg.svd(dense.weight.double(), full_matrices=False)
-    root = s[: low_rank.rank].sqrt()
-    low_rank.expand.weight.copy_(u[:, : low_rank.rank] * root)
-    low_rank.reduce.weight.copy_(v[: low_rank.rank] * root[:, None])
+    """Set ``low_rank`` to the truncated SVD of ``dense``, the nearest of its rank.
+
+    It comes from the principal directions of the smaller of W W^T and W^T W: VGG's fc6 takes
+    seconds where its SVD takes minutes.
+    """
+    weight = dense.weight if dense.weight.dtype == torch.double else dense.weight.float()
+    if dense.out_features <= dense.in_features:
+        _, basis = principal_directions((weight @ weight.T).double(), low_rank.rank)
+        expand, reduce = basis, basis.T.to(weight) @ weight
+    else:
+        _, basis = principal_directions((weight.T @ weight).double(), low_rank.rank)
+        expand, reduce = weight @ basis.to(weight), basis.T
+    set_low_rank(low_rank, expand, reduce)
     if dense.bias is not None:
         low_rank.expand.bias.copy_(dense.bias)
+
+
+def set_low_rank(low_rank: LowRankLinear, expand: torch.Tensor, reduce: torch.Tensor) -> None:
+    """Write both factors, balanced."""
+    expand, reduce = balance(expand, reduce)
+    low_rank.expand.weight.copy_(expand)
+    low_rank.reduce.weight.copy_(reduce)
+
+
+def balance(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same product with equal norms of column i of ``left`` and row i of ``right``.
+
+    Gradient descent then moves both factors at a like pace, and low precision suits both.
+    """
+    left, right = left.double(), right.double()
+    scale = (right.norm(dim=1) / left.norm(dim=0)).sqrt()
+    scale = torch.where(scale.isfinite() & (scale > 0), scale, 1.0)
+    return left * scale, right / scale[:, None]

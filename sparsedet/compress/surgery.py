@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from ..errors import InputError
 from ..layers import LowRankLinear, SparseFusionConv2d
-from .plan import LayerPlan, Plan
+from .plan import LayerPlan, Plan, compact_layers, dense_layers
 from .projection import project_convolution, project_linear
 
 
@@ -14,7 +16,8 @@ def sparsify_(model: nn.Module, plan: Plan, project: bool = True) -> nn.Module:
     """Replace, in place, each layer that ``plan`` names by its compact form.
 
     The norm and activation that a ``detectron2.layers.Conv2d`` carries move to its replacement, and
-    so do dtype, device, training mode and which parameters are frozen.
+    so do dtype, device, training mode and which parameters are frozen. A layer that the model
+    reaches in several ways is replaced in all of them.
 
     Args:
         project: start from the nearest to the dense weights; otherwise from fresh random weights
@@ -24,21 +27,35 @@ def sparsify_(model: nn.Module, plan: Plan, project: bool = True) -> nn.Module:
         ``model`` itself.
 
     Raises:
-        InputError: the plan names a layer that is not there; the model is then unchanged.
+        InputError: the plan names what is not a dense layer; the model is then unchanged.
     """
-    modules = dict(model.named_modules())
-    for name in plan:
-        if name not in modules or not name:
-            raise InputError(f"the plan names {name!r}, which is not a layer of this model")
-    compact = {name: _compact(modules[name], entry, project) for name, entry in plan.items()}
-    for name, module in compact.items():
-        parent, _, child = name.rpartition(".")
-        setattr(modules[parent], child, module)
-    _replace_in_lists(model, {modules[name]: module for name, module in compact.items()})
+    layers = planned_layers(model, plan)
+    twins = {layers[name]: compact_twin(layers[name], plan[name], project) for name in plan}
+    replace_modules(model, twins)
     return model
 
 
-def _compact(dense: nn.Module, entry: LayerPlan, project: bool) -> nn.Module:
+def planned_layers(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:
+    """The dense layer of each name in ``plan``.
+
+    Raises:
+        InputError: a name that is not there, is compact already or cannot be replaced.
+    """
+    modules = dict(model.named_modules())
+    compact, dense = compact_layers(model), dense_layers(model)
+    for name in plan:
+        if name not in modules or not name:
+            raise InputError(f"the plan names {name!r}, which is not a layer of this model")
+        if name in compact:
+            raise InputError(f"the plan names {name!r}, which is compressed already")
+        if name not in dense:
+            kind = type(modules[name]).__name__
+            raise InputError(f"the plan names {name!r}, a {kind} that cannot be replaced")
+    return {name: dense[name] for name in plan}
+
+
+def compact_twin(dense: nn.Module, entry: LayerPlan, project: bool) -> nn.Module:
+    """The compact layer that can take the place of ``dense``."""
     if isinstance(dense, nn.Linear):
         compact = LowRankLinear(
             dense.in_features, dense.out_features, entry.ranks[0], bias=dense.bias is not None
@@ -70,10 +87,17 @@ def _compact(dense: nn.Module, entry: LayerPlan, project: bool) -> nn.Module:
     return compact.train(dense.training)
 
 
-def _replace_in_lists(model: nn.Module, replacements: dict[nn.Module, nn.Module]) -> None:
-    """Renew the plain lists through which some modules (detectron2's FPN) reach their children."""
-    for module in model.modules():
-        for value in vars(module).values():
+def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """Put other modules in the place of some, wherever ``model`` refers to them.
+
+    That includes the plain lists through which detectron2's FPN reaches its children.
+    """
+    for parent in list(model.modules()):
+        # Not named_children(), which gives a module that is there under two names only once.
+        for name, child in parent._modules.items():
+            if child in replacements:
+                parent._modules[name] = replacements[child]
+        for value in vars(parent).values():
             if isinstance(value, list):
                 value[:] = [
                     replacements.get(v, v) if isinstance(v, nn.Module) else v for v in value

@@ -1,0 +1,206 @@
+"""Compress a trained model so that each layer puts out what its dense twin did."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from ..errors import InputError
+from .fit import Fit, layer_fit
+from .observe import Forward, call_model, evaluating, observe
+from .patches import count_patches, take_patches, weight_matrix
+from .plan import Plan, compact_weights
+from .report import LayerReport, Report
+from .surgery import compact_twin, planned_layers, replace_modules
+from .survey import Sample, Survey
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def sparsify_calibrated_(
+    model: nn.Module,
+    plan: Plan,
+    batches: Iterable[Any],
+    forward: Forward = call_model,
+    progress: bool = False,
+) -> Report:
+    """Like :func:`sparsify_`, but each compact layer is fitted to the outputs of the dense model.
+
+    Asymmetric reconstruction (Zhang et al., arXiv 1505.06798): one layer after another, in the
+    order in which they run, learns to give the dense network's outputs from the inputs that it
+    really gets, out of layers that are compressed already. All is in closed form, without
+    gradients. What is kept: every layer's dense outputs at a sample of positions, and for one layer
+    at a time the covariance of the patches there.
+
+    The model runs over all batches once, and again for each layer, then only as far as that layer.
+
+    Args:
+        model: it runs in eval mode, and keeps the modes that it had.
+        batches: what ``forward`` takes; all are held in memory.
+        forward: runs the model on one batch.
+        progress: show a bar.
+
+    Raises:
+        InputError: the plan does not fit the model, there are no batches, or activations are not
+            finite. The model is then as it was, and also after an interruption.
+        ValueError: ``forward`` does not call a layer in the same way each time.
+    """
+    batches = list(batches)
+    if not batches:
+        raise InputError("calibration needs inputs, and there are none")
+    layers = planned_layers(model, plan)
+    twins = {name: compact_twin(layers[name], plan[name], project=True) for name in plan}
+    parameters = _count_parameters(model)
+    with evaluating(model):
+        survey = Survey(model, layers, batches, forward)
+        fits = {name: layer_fit(layers[name], twins[name]) for name in survey.outputs}
+        fits = {name: fit for name, fit in fits.items() if fit}
+        passes = _Passes(model, layers, fits, survey, batches, forward, progress)
+        try:
+            passes.run_dense()
+            for name in [n for n in survey.outputs if n in fits]:
+                passes.run_up_to(name)
+                replace_modules(model, {layers[name]: twins[name]})
+            replace_modules(model, {layers[name]: twins[name] for name in plan})
+        except BaseException:
+            replace_modules(model, {twins[name]: layers[name] for name in plan})
+            raise
+        finally:
+            passes.bar.close()
+    reports = {
+        name: _report(name, layers[name], plan, survey, fits)
+        for name in dict.fromkeys([*survey.outputs, *plan])
+    }
+    saved = sum(before - after for r in reports.values() for before, after in [r.multiply_adds])
+    return Report(
+        reports,
+        (parameters, _count_parameters(model)),
+        (survey.multiply_adds, survey.multiply_adds - saved),
+    )
+
+
+class _Passes:
+    """Runs of the model, and what they collect."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        fits: Mapping[str, Fit],
+        survey: Survey,
+        batches: Sequence[Any],
+        forward: Forward,
+        progress: bool,
+    ):
+        self.model, self.batches, self.forward = model, batches, forward
+        self.layers, self.fits = layers, fits
+        expected = {name: survey.outputs[name] * len(batches) for name in fits}
+        self.sample = Sample(expected, {name: fit.wanted for name, fit in fits.items()})
+        # Of each layer, for each batch and call: the number of outputs, and a sample of them.
+        self.targets = {name: [[] for _ in batches] for name in fits}
+        self.dense_work = survey.multiply_adds
+        self.work = {name: survey.before[name] + fits[name].work / len(batches) for name in fits}
+        self.bar = tqdm(
+            desc="calibration",
+            total=len(batches) * (self.dense_work + sum(self.work.values())),
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining}",
+            smoothing=0,
+            disable=not progress,
+        )
+
+    def run_dense(self) -> None:
+        """Collect the outputs that the compact layers are to give."""
+
+        def visit(name):
+            layer = self.layers[name]
+            weight = weight_matrix(layer.weight).float()
+            bias = None if layer.bias is None else layer.bias.float()
+
+            def collect(batch, call, x):
+                count, patches = self._patches(name, batch, call, x)
+                self.targets[name][batch].append((count, F.linear(patches, weight, bias)))
+
+            return collect
+
+        visits = {self.layers[name]: visit(name) for name in self.fits}
+        for _ in observe(self.model, self.batches, self.forward, visits):
+            self.bar.update(self.dense_work)
+
+    def run_up_to(self, name: str) -> None:
+        """Fit one layer."""
+        fit, targets = self.fits[name], self.targets.pop(name)
+        self.bar.set_postfix_str(name)
+        seen = 0
+
+        def collect(batch, call, x):
+            nonlocal seen
+            count, patches = self._patches(name, batch, call, x)
+            expected = targets[batch]
+            if call >= len(expected) or expected[call][0] != count:
+                raise ValueError(_not_the_same(name))
+            fit.add(patches, expected[call][1])
+            seen += 1
+            return call + 1 == len(expected)
+
+        visits = {self.layers[name]: collect}
+        for _ in observe(self.model, self.batches, self.forward, visits):
+            self.bar.update(self.work[name])
+        if seen != sum(len(calls) for calls in targets):
+            raise ValueError(_not_the_same(name))
+        if fit.samples:
+            fit.solve()
+
+    def _patches(self, name: str, batch: int, call: int, x: torch.Tensor):
+        """The number of outputs in a call, and the patches of a sample of them."""
+        layer = self.layers[name]
+        count = count_patches(layer, x)
+        patches = take_patches(layer, x, self.sample(name, batch, call, count))
+        if not patches.isfinite().all():
+            raise InputError(
+                f"{name}: its inputs are not finite; check that the weights are trained and that "
+                "the images are preprocessed as they need"
+            )
+        return count, patches
+
+
+def _not_the_same(name: str) -> str:
+    return (
+        f"{name} is called differently in the dense and in the compressed model: forward must make "
+        "the same calls with inputs of equal sizes (a box head needs the same proposals)"
+    )
+
+
+def _report(
+    name: str, layer: nn.Module, plan: Plan, survey: Survey, fits: Mapping[str, Fit]
+) -> LayerReport:
+    fit, note = fits.get(name), ""
+    if name not in survey.outputs:
+        note = "from its weights alone: the calibration never calls it"
+    elif fit is None:
+        note = "from its weights alone: it has groups"
+    elif not fit.samples:
+        note = "from its weights alone: it has no outputs in the calibration"
+    elif fit.samples < fit.size:
+        note = f"held to its dense weights: {fit.samples} samples of {fit.size} numbers each"
+    if note:
+        logger.warning("%s: %s", name, note)
+    return LayerReport(
+        plan[name],
+        (layer.weight.numel(), compact_weights(layer, plan[name])),
+        survey.outputs.get(name, 0.0),
+        fit and fit.error,
+        fit and fit.error_alone,
+        fit.samples if fit else 0,
+        note,
+    )
+
+
+def _count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

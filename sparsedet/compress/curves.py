@@ -1,0 +1,130 @@
+"""Error against cost: what one layer loses at each choice of pattern and ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..kernels import sparse_kernels
+from .patches import kernel_columns, weight_matrix
+from .plan import LayerPlan, compact_weights
+from .regression import Regression, Spectra
+from .statistics import Statistics
+
+SHARES = [0.75 * 2 ** (-k / 2) for k in range(11)]
+"""Sizes, as shares of the dense layer's, at which ranks are fitted: from 3/4 to 1/43."""
+
+BETWEEN = 3
+"""Options from one such size to the next; their errors are interpolated."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A layer under a plan, or dense where that is None.
+
+    ``weights`` are also its multiply-adds per output position; ``error`` is the mean square error
+    of its output as a share of the output's variance.
+    """
+
+    plan: LayerPlan | None
+    weights: int
+    error: float
+
+
+def convolution_options(
+    conv: nn.Conv2d, statistics: Statistics, patterns: Sequence[str]
+) -> list[Option]:
+    """The dense convolution and then, pattern by pattern, smaller and smaller fusions.
+
+    A pattern is fitted once, to fewer and fewer ranks: at each size, the ranks that explain the
+    most variance per weight are kept, whichever sparse kernel they belong to.
+
+    Args:
+        statistics: of the convolution's patches and its own outputs, regularised.
+    """
+    # Comparing options needs no double precision.
+    xx, yx, yy = statistics.xx.float(), statistics.yx.float(), statistics.yy.float()
+    weight = weight_matrix(conv.weight).to(xx)
+    options = [Option(None, conv.weight.numel(), 0.0)]
+    for pattern in patterns:
+        kernels = sparse_kernels(pattern, conv.kernel_size)
+        blocks = [kernel_columns(kernel, conv) for kernel in kernels]
+        prices = [len(block) + conv.out_channels for block in blocks]
+        regression = Regression(xx, yx, yy, weight, blocks)
+        points = []
+        for share in SHARES:
+            budget = share * conv.weight.numel()
+            regression.cut(lambda spectra, b=budget, p=prices: spend(spectra, p, b))
+            regression.improve(2)
+            points.append((regression.ranks, regression.error))
+        options += _options(conv, pattern, points)
+    return options
+
+
+def linear_options(linear: nn.Linear, covariance: torch.Tensor) -> list[Option]:
+    """The dense layer and then lower and lower ranks.
+
+    Args:
+        covariance: (out_features, out_features), of the outputs.
+    """
+    values = torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0)
+    errors = 1 - values.cumsum(0) / values.sum().clamp(min=1e-300)
+    price = linear.in_features + linear.out_features
+    ranks = [max(1, int(share * linear.weight.numel() / price)) for share in SHARES]
+    points = [((rank,), max(0.0, errors[rank - 1].item())) for rank in ranks]
+    return [Option(None, linear.weight.numel(), 0.0), *_options(linear, None, points)]
+
+
+def spend(spectra: Spectra, prices: Sequence[int], budget: float) -> list[int]:
+    """Ranks of all kernels, of the greatest explained variance per price, within a budget.
+
+    Every kernel has rank 1 at least.
+    """
+    ranked = sorted(
+        (
+            (value / price, m)
+            for m, (spectrum, price) in enumerate(zip(spectra, prices))
+            for value in spectrum.tolist()[1:]
+        ),
+        reverse=True,
+    )
+    ranks = [1] * len(prices)
+    left = budget - sum(prices)
+    for _, m in ranked:
+        if prices[m] > left:
+            break
+        ranks[m] += 1
+        left -= prices[m]
+    return ranks
+
+
+def _options(layer: nn.Module, pattern: str | None, points) -> list[Option]:
+    """Options at rounded ranks along a curve of (ranks, error), from large to small."""
+    options: dict[LayerPlan, Option] = {}
+    worst = 0.0
+    for (many, least), (few, most) in zip(points, points[1:] + points[-1:]):
+        worst = max(worst, least)
+        for step in range(BETWEEN):
+            way = step / BETWEEN
+            ranks = tuple(_round(a ** (1 - way) * b**way) for a, b in zip(many, few))
+            error = _between(worst, max(worst, most), way)
+            plan = LayerPlan(ranks, pattern, error)
+            weights = compact_weights(layer, plan)
+            if weights < layer.weight.numel():
+                options.setdefault(plan, Option(plan, weights, error))
+    return list(options.values())
+
+
+def _between(a: float, b: float, way: float) -> float:
+    """Geometric interpolation."""
+    return max(a, 1e-12) ** (1 - way) * max(b, 1e-12) ** way
+
+
+def _round(rank: float) -> int:
+    """To a multiple of 16, the width of vector units, or for a small rank to about an eighth."""
+    step = min(16, 2 ** int(math.log2(max(rank, 4) / 4)))
+    return max(1, step * round(rank / step))

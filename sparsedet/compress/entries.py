@@ -1,0 +1,117 @@
+"""The readable form of a plan, as it stands in configs and in ``plan.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..errors import InputError
+from ..kernels import sparse_kernels
+from .plan import (
+    LayerPlan,
+    Plan,
+    check_pattern,
+    compact_layers,
+    compact_weights,
+    dense_layers,
+    matching_names,
+    ratio_plan,
+)
+
+INFORMATION = {"before", "after", "error"}
+"""Keys that tell the reader something and decide nothing."""
+
+
+def resolve_plan(model: nn.Module, entries: Mapping[str, Mapping]) -> Plan:
+    """A plan from its readable form.
+
+    ``entries`` maps a module name, or a shell-style pattern of names, to
+
+    - ``{pattern: checkerboard, ranks: [32, 32]}`` or ``{pattern: checkerboard, ratio: 4}`` (ranks
+      ``out_channels / 4``) for a convolution,
+    - ``{rank: 96}`` for a fully connected layer.
+
+    What :func:`plan_to_entries` adds for the reader may stand in either. A pattern of names passes
+    over modules that are no layers, such as a convolution's batch norm.
+
+    Raises:
+        InputError: an entry that names no layer, or that does not fit its layer.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    compact, dense = compact_layers(model), dense_layers(model)
+    plan: Plan = {}
+    for glob, entry in entries.items():
+        if not isinstance(entry, Mapping):
+            raise InputError(f"plan entry {glob!r} must be a mapping, not {entry!r}")
+        names = matching_names(glob, modules)
+        done = [name for name in names if name in compact]
+        if done:
+            raise InputError(f"plan entry {glob!r}: {done[0]} is compressed already")
+        layers = [name for name in names if name in dense]
+        if not layers:
+            kind = type(modules[names[0]]).__name__
+            raise InputError(f"plan entry {glob!r}: {names[0]} is a {kind} that cannot be replaced")
+        for name in layers:
+            read = _low_rank_plan if isinstance(dense[name], nn.Linear) else _fusion_plan
+            plan[name] = read(name, dense[name], entry)
+    return plan
+
+
+def _fusion_plan(name: str, conv: nn.Conv2d, entry: Mapping) -> LayerPlan:
+    _check_keys(name, entry, {"pattern", "ranks"}, {"pattern", "ratio"})
+    pattern = entry["pattern"]
+    if "ratio" in entry:
+        return ratio_plan(name, conv, pattern, entry["ratio"])
+    check_pattern(name, conv, pattern)
+    ranks, count = entry["ranks"], len(sparse_kernels(pattern, conv.kernel_size))
+    if not _are_ranks(ranks) or any(rank % conv.groups for rank in ranks):
+        raise InputError(
+            f"plan entry {name!r}: ranks must be positive multiples of {conv.groups}, not {ranks!r}"
+        )
+    if len(ranks) != count:
+        raise InputError(f"plan entry {name!r}: {pattern} takes {count} ranks, not {len(ranks)}")
+    return LayerPlan(tuple(ranks), pattern)
+
+
+def _low_rank_plan(name: str, linear: nn.Linear, entry: Mapping) -> LayerPlan:
+    _check_keys(name, entry, {"rank"})
+    rank, largest = entry["rank"], min(linear.in_features, linear.out_features)
+    if not _are_ranks([rank]) or rank > largest:
+        raise InputError(f"plan entry {name!r}: rank must be 1 to {largest}, not {rank!r}")
+    return LayerPlan((rank,))
+
+
+def _are_ranks(ranks) -> bool:
+    return isinstance(ranks, (list, tuple)) and all(type(r) is int and r > 0 for r in ranks)
+
+
+def _check_keys(name: str, entry: Mapping, *allowed: set[str]) -> None:
+    keys = set(entry) - INFORMATION
+    if keys not in allowed:
+        forms = " or ".join("{" + ", ".join(sorted(keys)) + "}" for keys in allowed)
+        raise InputError(f"plan entry {name!r}: keys must be {forms}, not {sorted(entry)}")
+
+
+def plan_to_entries(plan: Plan, model: nn.Module | None = None) -> dict[str, dict[str, Any]]:
+    """The readable form of a plan, of which :func:`resolve_plan` makes the plan again.
+
+    Args:
+        model: the dense model that the plan is for. With it, each entry tells the layer's number of
+            weights ``before`` and ``after``, and its expected ``error`` where the plan knows it.
+    """
+    entries = {}
+    for name, layer_plan in plan.items():
+        if layer_plan.pattern is None:
+            entry: dict[str, Any] = {"rank": layer_plan.ranks[0]}
+        else:
+            entry = {"pattern": layer_plan.pattern, "ranks": list(layer_plan.ranks)}
+        if model is not None:
+            layer = model.get_submodule(name)
+            entry["before"] = layer.weight.numel()
+            entry["after"] = compact_weights(layer, layer_plan)
+            if layer_plan.error is not None:
+                entry["error"] = float(f"{layer_plan.error:.3g}")
+        entries[name] = entry
+    return entries

@@ -1,0 +1,148 @@
+"""Fit one compact layer to what its dense twin puts out, from samples of both."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import torch
+from torch import nn
+
+from ..layers import LowRankLinear, SparseFusionConv2d
+from .low_rank import LowRankRegression
+from .patches import kernel_columns, weight_matrix
+from .projection import balance, set_low_rank
+from .regression import Regression
+from .statistics import Moments, Statistics
+
+TURNS = 20
+"""Alternations over the sparse kernels; more gain less than a hundredth of the error."""
+
+PATCHES = 10
+"""Patches for a convolution, as a multiple of the numbers in one: more improve little on unseen
+images, and fewer begin to fit only these images."""
+
+ROWS = 4096
+"""Samples for a fully connected layer, all of which are held: 411 MB for VGG's fc6."""
+
+
+class ConvolutionFit:
+    """A sparse fusion in the place of a convolution with one group.
+
+    ``compact`` comes with its weights-alone projection, and keeps it in the rare case that this is
+    the better of the two on the samples.
+
+    Attributes:
+        size: numbers in a patch.
+        wanted: about how many samples to :meth:`add`.
+        work: multiply-adds of the whole fit.
+        samples: how many were added.
+        error, error_alone: as in :class:`LayerReport`, once solved.
+    """
+
+    def __init__(self, dense: nn.Conv2d, compact: SparseFusionConv2d):
+        self.dense, self.compact = dense, compact
+        outputs, self.size = dense.out_channels, dense.weight[0].numel()
+        self.wanted = max(PATCHES * self.size, ROWS)
+        self.work = self.size * (self.size + outputs) * (self.wanted + self.size + 2 * TURNS)
+        self.samples = 0
+        self.moments = Moments(centered=dense.bias is not None)
+        self.error = self.error_alone = None
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Patches of the compact network's input and the dense layer's outputs there."""
+        self.samples += len(x)
+        self.moments.add(x, y)
+
+    def solve(self) -> None:
+        """Set the compact layer."""
+        statistics = self.moments.statistics()
+        weight = weight_matrix(self.dense.weight).to(statistics.xx)
+        statistics.regularize_(weight)
+        alone = weight_matrix(self.compact.dense_weight()).to(weight)
+        self.error_alone = statistics.error(alone, self._offset(alone, statistics))
+
+        blocks = [kernel_columns(kernel, self.dense) for kernel in self.compact.kernels]
+        regression = Regression(statistics.xx, statistics.yx, statistics.yy, weight, blocks)
+        regression.cut(lambda spectra: self.compact.ranks)
+        regression.improve(TURNS)
+        factors = regression.weights()
+        fitted = torch.zeros_like(weight)
+        for block, (fusion, sparse) in zip(blocks, factors):
+            fitted[:, block] += fusion @ sparse
+
+        self.error, least = statistics.error(fitted), statistics.error(alone)
+        if self.error <= least:
+            for m, (fusion, sparse) in enumerate(factors):
+                self._set_kernel(m, *balance(fusion, sparse))
+        else:
+            self.error, fitted = least, alone
+        if self.dense.bias is not None:
+            self.compact.fusion.bias.copy_(statistics.y - fitted @ statistics.x)
+
+    def _offset(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor | None:
+        if self.dense.bias is None:
+            return None
+        return weight @ statistics.x + self.dense.bias.to(weight) - statistics.y
+
+    def _set_kernel(self, m: int, fusion: torch.Tensor, sparse: torch.Tensor) -> None:
+        # A rank above that of the regression stores zeros.
+        spare = self.compact.ranks[m] - len(sparse)
+        fusion = torch.cat([fusion, fusion.new_zeros(len(fusion), spare)], dim=1)
+        sparse = torch.cat([sparse, sparse.new_zeros(spare, sparse.shape[1])])
+        taps = len(self.compact.kernels[m].taps)
+        self.compact.set_kernel(m, sparse.unflatten(1, (taps, -1)).transpose(1, 2), fusion)
+
+
+class LinearFit:
+    """A low-rank pair in the place of a fully connected layer, with the same attributes."""
+
+    def __init__(self, dense: nn.Linear, compact: LowRankLinear):
+        self.dense, self.compact = dense, compact
+        outputs, self.size = dense.out_features, dense.in_features
+        self.wanted = ROWS
+        self.work = self.size * (ROWS + outputs) ** 2
+        self.samples = 0
+        self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.error = self.error_alone = None
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Inputs in the compact network and the dense layer's outputs, row by row."""
+        self.samples += len(x)
+        self._rows.append((x, y))
+
+    def solve(self) -> None:
+        """Set the compact layer."""
+        bias = self.dense.bias
+        x, y = (torch.cat(parts) for parts in zip(*self._rows))
+        self._rows.clear()
+        regression = LowRankRegression(x, y, self.dense.weight, centered=bias is not None)
+        alone = self.compact.expand.weight, self.compact.reduce.weight
+        centered = torch.zeros_like(regression.mean_y)
+        offset = centered
+        if bias is not None:
+            offset = bias + _map(alone, regression.mean_x) - regression.mean_y
+        self.error_alone = regression.error(*alone, offset)
+
+        factors = regression.factors(self.compact.rank)
+        self.error, least = regression.error(*factors, centered), regression.error(*alone, centered)
+        if self.error <= least:
+            set_low_rank(self.compact, *factors)
+        else:
+            self.error, factors = least, alone
+        if bias is not None:
+            self.compact.expand.bias.copy_(regression.mean_y - _map(factors, regression.mean_x))
+
+
+def _map(factors: tuple[torch.Tensor, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    expand, reduce = factors
+    return expand.double() @ (reduce.to(x) @ x).double()
+
+
+Fit = Union[ConvolutionFit, LinearFit]
+
+
+def layer_fit(dense: nn.Module, compact: nn.Module) -> Fit | None:
+    """How to calibrate ``compact``; None for a grouped convolution, which keeps its projection."""
+    if isinstance(dense, nn.Linear):
+        return LinearFit(dense, compact)
+    return ConvolutionFit(dense, compact) if dense.groups == 1 else None

@@ -1,0 +1,61 @@
+"""Reduced-rank regression for a fully connected layer with more inputs than samples."""
+
+from __future__ import annotations
+
+import torch
+
+from .spectrum import principal_directions
+from .statistics import RIDGE
+
+
+class LowRankRegression:
+    """The best ``y - mean y = E R (x - mean x)`` of some rank, held to the dense layer.
+
+    With fewer samples n than inputs D, a covariance of the inputs would be large and singular, so
+    all is solved through the n x n Gram matrix of the samples (the dual of ridge regression). The
+    ridge is centred on the dense weight W: what the samples do not show stays as W has it,
+
+        A = W + T^T (G + l I)^-1 X,   T = Y - X W^T,   G = X X^T,
+
+    and the rank is cut along the principal directions of A's outputs, on the samples and on white
+    inputs of weight l beside them.
+
+    Args:
+        x: (n, D) samples of the inputs, float32.
+        y: (n, C) what the dense layer made of its own inputs at the same places, float32.
+        weight: (C, D).
+        centered: about the means; False for a layer without bias.
+    """
+
+    def __init__(
+        self, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, centered: bool = True
+    ):
+        self.weight = weight if weight.dtype == torch.double else weight.float()
+        x, y = x.to(self.weight), y.to(x.device, torch.double)
+        self.variance = (y - y.mean(0)).square().sum().clamp(min=1e-300)
+        self.mean_x, self.mean_y = x.mean(0) * centered, y.mean(0) * centered
+        self.x, self.y = x - self.mean_x, y - self.mean_y
+        gram = (self.x @ self.x.T).double()
+        ridge = RIDGE * (gram.diagonal().mean().item() or 1.0)
+        dense = (self.x @ self.weight.T).double()
+        root = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram))
+        self.pull = torch.cholesky_solve(self.y - dense, root)
+        outputs = dense + gram @ self.pull
+        cross = dense.T @ self.pull
+        white = (self.weight @ self.weight.T).double() + cross + cross.T
+        white += self.pull.T @ gram @ self.pull
+        self.covariance = outputs.T @ outputs + ridge * white
+
+    def factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """E (C, rank) and R (rank, D)."""
+        _, basis = principal_directions(self.covariance, rank)
+        reduce = basis.T.to(self.weight) @ self.weight
+        return basis, reduce + (self.pull @ basis).T.to(self.x) @ self.x
+
+    def error(self, expand: torch.Tensor, reduce: torch.Tensor, offset: torch.Tensor) -> float:
+        """Mean square error on the samples as a share of the variance of y.
+
+        ``offset`` (C,) is what the map and its bias add to the mean of y.
+        """
+        outputs = (self.x @ reduce.T.to(self.x)).double() @ expand.T.double() + offset
+        return ((outputs - self.y).square().sum() / self.variance).item()

@@ -1,0 +1,153 @@
+"""For every layer, what each pattern and each choice of ranks costs and loses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from ..errors import InputError
+from .curves import Option, convolution_options, linear_options
+from .fit import ROWS
+from .low_rank import LowRankRegression
+from .observe import Forward, call_model, evaluating, observe
+from .patches import count_patches, take_patches, weight_matrix
+from .plan import can_fuse, choose_layers, compact_layers, dense_layers
+from .statistics import Moments
+from .survey import Sample, Survey
+
+PATTERNS = ("rows", "checkerboard", "quad", "cross")
+
+PATCHES = 4
+"""Patches, as a multiple of the numbers in one; ranking options needs fewer than fitting one."""
+
+MEMORY = 2**30
+"""Bytes of statistics that are held at once; beyond, the batches run again for further layers."""
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """``outputs``: output positions in one batch; ``options``: the dense layer first."""
+
+    outputs: float
+    options: list[Option]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The layers that may be compressed, and the whole model's parameters and multiply-adds.
+
+    Multiply-adds are those of convolutions and fully connected layers in one batch.
+    """
+
+    layers: dict[str, LayerProfile]
+    parameters: int
+    multiply_adds: float
+
+
+@torch.no_grad()
+def profile_layers(
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: Forward = call_model,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    patterns: Sequence[str] = PATTERNS,
+    progress: bool = False,
+) -> Profile:
+    """What compression would do to each layer by itself, on the dense model's own activations.
+
+    One profile serves any number of :func:`plan_for_targets`. Convolutions with groups stay dense,
+    and so does what the forward pass never calls.
+
+    Args:
+        batches, forward, progress: as for :func:`sparsify_calibrated_`. A third as many batches do.
+        include, exclude: shell-style patterns of layer names.
+        patterns: those among which to choose, layer by layer.
+
+    Raises:
+        InputError: no batches, a name that matches no layer, or a model that is compressed already.
+    """
+    batches = list(batches)
+    if not batches:
+        raise InputError("planning needs inputs, and there are none")
+    compact = sorted(compact_layers(model))
+    if compact:
+        raise InputError(f"{compact[0]} is compressed already: plan for the dense model")
+    layers = {
+        name: layer
+        for name, layer in choose_layers(dense_layers(model), include, exclude).items()
+        if isinstance(layer, nn.Linear) or layer.groups == 1
+    }
+    with evaluating(model):
+        survey = Survey(model, layers, batches, forward)
+        expected = {name: count * len(batches) for name, count in survey.outputs.items()}
+        sample = Sample(expected, {name: _wanted(layer) for name, layer in layers.items()})
+        profiles = {}
+        with tqdm(desc="planning", total=len(expected), unit="layer", disable=not progress) as bar:
+            for names in _groups({name: layers[name] for name in expected}):
+                collectors = {name: _Collector(layers[name], sample, name) for name in names}
+                visits = {layers[name]: collectors[name].collect for name in names}
+                for _ in observe(model, batches, forward, visits):
+                    pass
+                for name in names:
+                    options = collectors.pop(name).options(patterns)
+                    profiles[name] = LayerProfile(survey.outputs[name], options)
+                    bar.update()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Profile(profiles, parameters, survey.multiply_adds)
+
+
+class _Collector:
+    """What one layer sees, and then its options."""
+
+    def __init__(self, layer: nn.Module, sample: Sample, name: str):
+        self.layer, self.sample, self.name = layer, sample, name
+        self.weight = weight_matrix(layer.weight).float()
+        self.centered = layer.bias is not None
+        self.moments = Moments(self.centered)
+        self.rows: list[torch.Tensor] = []
+
+    def collect(self, batch: int, call: int, x: torch.Tensor) -> None:
+        count = count_patches(self.layer, x)
+        patches = take_patches(self.layer, x, self.sample(self.name, batch, call, count))
+        if isinstance(self.layer, nn.Linear):
+            self.rows.append(patches)
+        else:
+            self.moments.add(patches, F.linear(patches, self.weight))
+
+    def options(self, patterns: Sequence[str]) -> list[Option]:
+        if isinstance(self.layer, nn.Linear):
+            x = torch.cat(self.rows)
+            y = F.linear(x, self.weight)
+            regression = LowRankRegression(x, y, self.layer.weight, self.centered)
+            return linear_options(self.layer, regression.covariance)
+        statistics = self.moments.statistics()
+        statistics.regularize_(weight_matrix(self.layer.weight).to(statistics.xx))
+        fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]
+        return convolution_options(self.layer, statistics, fitting)
+
+
+def _wanted(layer: nn.Module) -> int:
+    return ROWS if isinstance(layer, nn.Linear) else max(PATCHES * layer.weight[0].numel(), ROWS)
+
+
+def _groups(layers: dict[str, nn.Module]) -> Iterator[list[str]]:
+    """Consecutive layers whose statistics fit in MEMORY together, or one that does not."""
+    group: list[str] = []
+    held = 0
+    for name, layer in layers.items():
+        size = layer.weight[0].numel()
+        need = 4 * ROWS * size if isinstance(layer, nn.Linear) else 8 * size * size
+        if group and held + need > MEMORY:
+            yield group
+            group, held = [], 0
+        group.append(name)
+        held += need
+    if group:
+        yield group

@@ -1,0 +1,87 @@
+"""How a model uses some of its layers, and which of their outputs are looked at."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .observe import Forward, observe
+from .patches import count_patches
+
+COUNTED_BATCHES = 4
+
+
+class Survey:
+    """Counts for one batch, as the mean of a few batches that are run for it.
+
+    Attributes:
+        outputs: for each layer that is called, in the order of the first calls, how many output
+            positions it has in all of its calls.
+        before: multiply-adds that run before the last call of each layer.
+        multiply_adds: of all convolutions and fully connected layers of the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        batches: Sequence[Any],
+        forward: Forward,
+    ):
+        counted = batches[:: -(-len(batches) // COUNTED_BATCHES)]
+        outputs: dict[str, int] = {}
+        before: Counter = Counter()
+        self.multiply_adds = done = 0
+
+        def add_multiply_adds(module, args, output):
+            self.multiply_adds += module.weight.numel() * (output.numel() // len(module.weight))
+
+        def visit(name):
+            def count(batch, call, x):
+                outputs[name] = outputs.get(name, 0) + count_patches(layers[name], x)
+                reached[name] = self.multiply_adds - done
+
+            return count
+
+        handles = [
+            module.register_forward_hook(add_multiply_adds)
+            for module in model.modules()
+            if isinstance(module, (nn.Conv2d, nn.Linear))
+        ]
+        reached: dict[str, int] = {}
+        visits = {layer: visit(name) for name, layer in layers.items()}
+        try:
+            for _ in observe(model, counted, forward, visits):
+                before.update(reached)
+                reached.clear()
+                done = self.multiply_adds
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.outputs = {name: total / len(counted) for name, total in outputs.items()}
+        self.before = {name: total / len(counted) for name, total in before.items()}
+        self.multiply_adds /= len(counted)
+
+
+class Sample:
+    """Which outputs of a layer are looked at: asked again, it gives the same answer.
+
+    Args:
+        expected: for each layer, how many outputs it has in all batches together.
+        wanted: for each layer, about how many of them to take.
+    """
+
+    def __init__(self, expected: Mapping[str, float], wanted: Mapping[str, int]):
+        self.share = {name: wanted[name] / max(count, 1) for name, count in expected.items()}
+
+    def __call__(self, name: str, batch: int, call: int, count: int) -> torch.Tensor:
+        """Positions, in increasing order, out of ``count`` in one call of a layer in one batch."""
+        if self.share[name] >= 1:
+            return torch.arange(count)
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {batch} {call}".encode()))
+        return (torch.rand(count, generator=generator) < self.share[name]).nonzero().flatten()
