@@ -24,7 +24,7 @@ def add_sparsedet_config(cfg: CfgNode) -> None:
     vgg.NORM = ""  # as MODEL.RESNETS.NORM; "" for none
 
     fusion = cfg.MODEL.SPARSE_FUSION = CfgNode()
-    fusion.PATTERN = "checkerboard"  # rows, columns, checkerboard, quad or cross
+    fusion.PATTERN = "checkerboard"  # rows, columns, checkerboard, quad, cross or whole
     fusion.RATIO = 4.0  # each sparse kernel has (output channels / RATIO) outputs
     # Names of layers in the whole model, as shell-style patterns.
     fusion.INCLUDE = ["*"]
@@ -32,6 +32,17 @@ def add_sparsedet_config(cfg: CfgNode) -> None:
     # Layer by layer: a name (or a pattern of names) to {pattern, ranks} or {pattern, ratio}.
     # Where it is not empty, the four keys above are not used.
     fusion.PLAN = CfgNode(new_allowed=True)
+    # MODEL.META_ARCHITECTURE is SparsifiedModel: what it was before PLAN, which then may name any
+    # layer. tools/compress.py writes such configs.
+    fusion.META_ARCHITECTURE = "GeneralizedRCNN"
+
+    # Fine-tuning a SparsifiedModel with its dense twin as teacher: the twin's checkpoint, "" for
+    # none, and the weight of each loss beside detectron2's own; 0 leaves one out.
+    distillation = cfg.MODEL.DISTILLATION = CfgNode()
+    distillation.TEACHER = ""
+    distillation.FEATURES = 1.0
+    distillation.PROPOSALS = 1.0
+    distillation.BOXES = 1.0
 
     cfg.MODEL.ROI_BOX_HEAD.FC_RANKS = []  # of VGGBoxHead's fc6 and fc7; empty for dense ones
     cfg.MODEL.ROI_BOX_HEAD.DROPOUT = 0.5  # of VGGBoxHead, in training

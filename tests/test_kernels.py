@@ -39,6 +39,7 @@ def test_phases_are_disjoint_and_evenly_spaced(name, window):
             [{(0, 0), (0, 2), (2, 0), (2, 2)}, {(0, 1), (2, 1)}, {(1, 0), (1, 2)}, {(1, 1)}],
         ),
         ("cross", [{(1, 0), (1, 1), (1, 2)}, {(0, 1), (1, 1), (2, 1)}]),
+        ("whole", [{(i, j) for i in range(3) for j in range(3)}]),
     ],
 )
 def test_the_taps_of_a_3x3_window(name, taps):
@@ -55,6 +56,11 @@ def test_a_window_that_does_not_split_is_refused():
         sparse_kernels("rows", (1, 3))
     with pytest.raises(ValueError, match="does not split a 1x1 window"):
         sparse_kernels("quad", (1, 1))
+
+
+def test_a_1x1_window_has_the_whole_pattern_only():
+    (kernel,) = sparse_kernels("whole", (1, 1))
+    assert kernel.taps == ((0, 0),)
 
 
 def test_an_unknown_pattern_lists_the_known_ones():

@@ -1,12 +1,15 @@
 #!/usr/bin/env python
-"""Train a small detector and its sparse twin on generated pictures, and compare them.
+"""Train a small detector on generated pictures, compress it, fine-tune it, and compare.
 
     python tools/quickstart.py --output output/demo
 
 Needs no data and no GPU. What is finished is not done again. Writes, under --output:
 
     results.json      parameters, GFLOPs, ms per image, COCO AP and AP50, VOC mAP of each model
-    dense/, sparse/   config.yaml and model_final.pth, as tools/train_net.py would leave them
+    dense/            config.yaml and model_final.pth, as tools/train_net.py leaves them
+    sparse/           the dense model compressed, as tools/compress.py leaves it, with a report;
+                      sparse/finetune/ is that model fine-tuned, the one that is compared
+    scratch/          a sparse model that was trained like the dense one, without ever being dense
     detections/       test pictures: the truth beside what the sparse model finds
     curves.png        loss and AP50 while training
     tradeoff.png      accuracy against speed against size
@@ -41,12 +44,15 @@ from sparsedet.analysis import (
     plot_tradeoff,
     plot_training_curves,
 )
-from sparsedet.checkpoint.files import replacing
+from sparsedet.checkpoint.files import new_folder, replacing
 from sparsedet.data import generate_shapes
 from sparsedet.engine import Predictor, Trainer, run
+from sparsedet.engine.calibration import load_images
+from sparsedet.engine.compression import compress, load_model, plan_compression
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "Shapes-Detection"
-MODELS = {"dense": "faster_rcnn_VGG_11.yaml", "sparse": "faster_rcnn_VGG_11_sparse.yaml"}
+TARGETS = {"params": 12.4, "flops": 3}
+CALIBRATION_IMAGES = 60
 PICTURES = 8
 TIMED_IMAGES = 10
 
@@ -68,8 +74,16 @@ class ProgressBar(HookBase):
         self.bar.close()
 
 
-def train(cfg: CfgNode, name: str) -> None:
-    """Train, or go on from the last checkpoint of a run with the same config."""
+def config(name: str, folder: Path) -> CfgNode:
+    return load_config(str(CONFIGS / name), ["OUTPUT_DIR", str(folder)])
+
+
+def train(cfg: CfgNode, name: str) -> CfgNode:
+    """Train, or go on from the last checkpoint of a run with the same config.
+
+    Returns:
+        the config of the trained model
+    """
     folder = Path(cfg.OUTPUT_DIR)
     config_file = folder / "config.yaml"
     resume = config_file.is_file() and config_file.read_text() == cfg.dump()
@@ -80,10 +94,30 @@ def train(cfg: CfgNode, name: str) -> None:
     seed_all_rng(cfg.SEED)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)
-    if trainer.start_iter >= trainer.max_iter:
-        return
-    trainer.register_hooks([ProgressBar(name)])
-    trainer.train()
+    if trainer.start_iter < trainer.max_iter:
+        trainer.register_hooks([ProgressBar(name)])
+        trainer.train()
+    trained = cfg.clone()
+    trained.MODEL.WEIGHTS = str(folder / "model_final.pth")
+    return trained
+
+
+def compress_into(output: Path, cfg: CfgNode) -> CfgNode:
+    """Compress the model of ``cfg``, unless that was done since it was trained.
+
+    Returns:
+        the config that fine-tunes the result
+    """
+    config_file = output / "config.yaml"
+    weights = Path(cfg.MODEL.WEIGHTS)
+    if not config_file.is_file() or config_file.stat().st_mtime < weights.stat().st_mtime:
+        shutil.rmtree(output, ignore_errors=True)
+        with new_folder(str(output)) as folder:
+            model = load_model(cfg)
+            images = load_images(cfg, None, CALIBRATION_IMAGES)
+            plan = plan_compression(model, images, TARGETS)
+            compress(model, cfg, plan, images, folder, str(output))
+    return load_config(str(config_file))
 
 
 def evaluate(cfg: CfgNode, model: torch.nn.Module) -> dict[str, float]:
@@ -124,15 +158,21 @@ def main() -> None:
     generate_shapes(os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), "shapes"))
     # The log takes what detectron2 logs and what pycocotools prints; the terminal, the progress.
     logging.basicConfig(filename=output / "log.txt", level=logging.INFO)
-    configs, predictors, results = {}, {}, {}
     with open(output / "log.txt", "a") as log, contextlib.redirect_stdout(log):
-        for name, config in MODELS.items():
-            cfg = load_config(str(CONFIGS / config), ["OUTPUT_DIR", str(output / name)])
-            train(cfg, name)
-            cfg.MODEL.WEIGHTS = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
-            configs[name], predictors[name] = cfg, Predictor(cfg)
-            model = predictors[name].model
-            results[name] = {**costs(cfg, model), **evaluate(cfg, model)}
+        dense = train(config("faster_rcnn_VGG_11.yaml", output / "dense"), "dense")
+        scratch = config("faster_rcnn_VGG_11_sparse.yaml", output / "scratch")
+        compressed = compress_into(output / "sparse", dense)
+        configs = {
+            "dense": dense,
+            "sparse": train(compressed, "sparse"),
+            "sparse, not fine-tuned": compressed,
+            "sparse from scratch": train(scratch, "sparse from scratch"),
+        }
+        predictors = {name: Predictor(cfg) for name, cfg in configs.items()}
+        results = {
+            name: {**costs(cfg, predictors[name].model), **evaluate(cfg, predictors[name].model)}
+            for name, cfg in configs.items()
+        }
 
     draw(configs["sparse"], predictors["sparse"], output / "detections")
     records = DatasetCatalog.get(configs["dense"].DATASETS.TEST[0])[:TIMED_IMAGES]
@@ -141,8 +181,10 @@ def main() -> None:
         results[name]["ms"] = latency.median
     with replacing(str(output / "results.json")) as temporary:
         Path(temporary).write_text(json.dumps(results, indent=2) + "\n")
+    trained = [name for name in configs if name != "sparse, not fine-tuned"]
     plot_training_curves(
-        {name: str(output / name / "metrics.json") for name in MODELS}, str(output / "curves.png")
+        {name: os.path.join(configs[name].OUTPUT_DIR, "metrics.json") for name in trained},
+        str(output / "curves.png"),
     )
     plot_tradeoff(results, str(output / "tradeoff.png"))
     print(markdown_table(results))

@@ -1,6 +1,7 @@
 """Parameters, multiply-adds and latency of models side by side; tables, plots and pictures."""
 
 from .complexity import count_flops, count_parameters
+from .compression import write_report
 from .draw import draw_boxes, draw_detections
 from .latency import Latency, compare_latency, environment
 from .report import markdown_table, plot_tradeoff, plot_training_curves, read_metrics
@@ -17,4 +18,5 @@ __all__ = [
     "plot_tradeoff",
     "plot_training_curves",
     "read_metrics",
+    "write_report",
 ]

@@ -1,8 +1,9 @@
-"""Files that are either the old one or the new one, never half of each."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,3 +27,24 @@ def replacing(path: str) -> Iterator[str]:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+@contextmanager
+def new_folder(path: str) -> Iterator[str]:
+    """Yield a temporary folder beside ``path``; it becomes ``path`` when the block succeeds.
+
+    Raises:
+        InputError: there is something at ``path`` already, or it cannot be written.
+    """
+    path = os.path.normpath(path)
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise InputError(f"{path}: exists already; choose a new folder")
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        os.makedirs(temporary)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -3,6 +3,7 @@
 from .calibrate import sparsify_calibrated_
 from .curves import Option
 from .entries import plan_to_entries, resolve_plan
+from .latency import measure_latency, time_layers
 from .plan import LayerPlan, Plan, uniform_plan
 from .profile import LayerProfile, Profile, profile_layers
 from .projection import project_convolution, project_linear
@@ -19,6 +20,7 @@ __all__ = [
     "Plan",
     "Profile",
     "Report",
+    "measure_latency",
     "plan_for_targets",
     "plan_to_entries",
     "profile_layers",
@@ -27,5 +29,6 @@ __all__ = [
     "resolve_plan",
     "sparsify_",
     "sparsify_calibrated_",
+    "time_layers",
     "uniform_plan",
 ]

@@ -8,6 +8,11 @@ from .spectrum import principal_directions
 from .statistics import RIDGE
 
 
+def white_variance(x: torch.Tensor) -> float:
+    """The l of :class:`LowRankRegression` for samples (n, D)."""
+    return RIDGE * (x.square().sum().item() / len(x) or 1.0)
+
+
 class LowRankRegression:
     """The best ``y - mean y = E R (x - mean x)`` of some rank, held to the dense layer.
 
@@ -36,14 +41,14 @@ class LowRankRegression:
         self.mean_x, self.mean_y = x.mean(0) * centered, y.mean(0) * centered
         self.x, self.y = x - self.mean_x, y - self.mean_y
         gram = (self.x @ self.x.T).double()
-        ridge = RIDGE * (gram.diagonal().mean().item() or 1.0)
+        ridge = white_variance(self.x)
         dense = (self.x @ self.weight.T).double()
         root = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram))
         self.pull = torch.cholesky_solve(self.y - dense, root)
-        outputs = dense + gram @ self.pull
+        pulled = gram @ self.pull
         cross = dense.T @ self.pull
-        white = (self.weight @ self.weight.T).double() + cross + cross.T
-        white += self.pull.T @ gram @ self.pull
+        white = (self.weight @ self.weight.T).double() + cross + cross.T + self.pull.T @ pulled
+        outputs = dense + pulled
         self.covariance = outputs.T @ outputs + ridge * white
 
     def factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,14 +14,14 @@ from tqdm import tqdm
 from ..errors import InputError
 from .curves import Option, convolution_options, linear_options
 from .fit import ROWS
-from .low_rank import LowRankRegression
+from .low_rank import white_variance
 from .observe import Forward, call_model, evaluating, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import can_fuse, choose_layers, compact_layers, dense_layers
 from .statistics import Moments
 from .survey import Sample, Survey
 
-PATTERNS = ("rows", "checkerboard", "quad", "cross")
+PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")
 
 PATCHES = 4
 """Patches, as a multiple of the numbers in one; ranking options needs fewer than fitting one."""
@@ -124,9 +124,11 @@ class _Collector:
     def options(self, patterns: Sequence[str]) -> list[Option]:
         if isinstance(self.layer, nn.Linear):
             x = torch.cat(self.rows)
+            x -= x.mean(0) * self.centered
             y = F.linear(x, self.weight)
-            regression = LowRankRegression(x, y, self.layer.weight, self.centered)
-            return linear_options(self.layer, regression.covariance)
+            # On the samples, and on white inputs as the fit has them.
+            covariance = y.T @ y + white_variance(x) * (self.weight @ self.weight.T)
+            return linear_options(self.layer, covariance)
         statistics = self.moments.statistics()
         statistics.regularize_(weight_matrix(self.layer.weight).to(statistics.xx))
         fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]

@@ -7,6 +7,9 @@ import torch
 CHUNK = 2048
 """Patches that are held until they are summed."""
 
+STRIP = 1024
+"""Rows of the covariance that are summed together, from the diagonal on: it is symmetric."""
+
 RIDGE = 0.2
 """How much the dense weights count beside the data; see :meth:`Statistics.regularize_`."""
 
@@ -42,7 +45,9 @@ class Moments:
             self._start(x, y)
         x, y = x.sub_(self._about_x), y.sub_(self._about_y)
         self.count += len(x)
-        self._xx += x.T @ x
+        for first in range(0, x.shape[1], STRIP):
+            rows = slice(first, first + STRIP)
+            self._xx[rows, first:] += x[:, rows].T @ x[:, first:]
         self._yx += y.T @ x
         self._yy += y.double().square().sum()
         self._x += x.sum(0, dtype=torch.double)
@@ -68,6 +73,9 @@ class Moments:
             self._sum()
         if not self.count:
             raise ValueError("no patches were added")
+        for first in range(0, len(self._xx), STRIP):
+            rows, rest = slice(first, first + STRIP), slice(first + STRIP, None)
+            self._xx[rest, rows] = self._xx[rows, rest].T
         x, y = self._x / self.count, self._y / self.count
         xx, yx = self._xx.div_(self.count), self._yx.div_(self.count)
         yy = self._yy / self.count

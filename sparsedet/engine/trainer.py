@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..checkpoint import SparseDetCheckpointer
 from ..data import CheckedDatasetMapper
 from ..evaluation import build_evaluator
+from .distillation import build_distiller
 
 BEST_METRIC = "bbox/AP50"
 
@@ -27,7 +28,8 @@ class Trainer(DefaultTrainer):
     - CPU training works in several processes (Gloo), and in bfloat16 with SOLVER.AMP.ENABLED;
     - evaluation gives COCO AP and VOC mAP side by side;
     - the checkpoint of the best AP50 (of the first test set) is kept as ``model_best.pth``;
-    - weights of another architecture or preprocessing are refused.
+    - weights of another architecture or preprocessing are refused;
+    - with MODEL.DISTILLATION.TEACHER, a compressed model learns from its dense twin as well.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -37,13 +39,15 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         on_cpu = cfg.MODEL.DEVICE == "cpu"
+        # What is trained; checkpoints hold the model itself.
+        trained = build_distiller(cfg, model) if cfg.MODEL.DISTILLATION.TEACHER else model
         if comm.get_world_size() > 1:
             devices = None if on_cpu else [comm.get_local_rank()]
-            model = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+            trained = DistributedDataParallel(trained, device_ids=devices, broadcast_buffers=False)
         kind = SimpleTrainer
         if cfg.SOLVER.AMP.ENABLED:
             kind = CPUAMPTrainer if on_cpu else AMPTrainer
-        self._trainer = kind(model, loader, optimizer)
+        self._trainer = kind(trained, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SparseDetCheckpointer(
             model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)

@@ -94,6 +94,8 @@ PATTERNS: dict[str, Pattern] = {
         lambda h, w: [[(_middle(h), _every(w))], [(_every(h), _middle(w))]],
         partition=False,
     ),
+    # One kernel with every tap: plain low rank, which is all that a 1x1 window allows.
+    "whole": Pattern(lambda h, w: [[(_every(h), _every(w))]], partition=True),
 }
 
 
@@ -105,12 +107,12 @@ def sparse_kernels(pattern: str, kernel_size: tuple[int, int]) -> tuple[SparseKe
     """
     if pattern not in PATTERNS:
         raise ValueError(f"unknown pattern {pattern!r}; one of {', '.join(PATTERNS)}")
-    kernels = []
-    for ranges in PATTERNS[pattern].split(*kernel_size):
+    kernels, split = [], PATTERNS[pattern].split(*kernel_size)
+    for ranges in split:
         phases = tuple(Phase(rows, columns) for rows, columns in ranges if rows and columns)
         if phases:
             kernels.append(SparseKernel(phases))
-    if len(kernels) < 2:
+    if len(kernels) < min(2, len(split)):
         k_h, k_w = kernel_size
         raise ValueError(f"pattern {pattern!r} does not split a {k_h}x{k_w} window")
     return tuple(kernels)

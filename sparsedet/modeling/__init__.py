@@ -8,10 +8,12 @@ from .sparse_backbone import (
     build_sparse_vgg_backbone,
     build_sparse_vgg_fpn_backbone,
 )
+from .sparsified import SparsifiedModel, dense_config, sparsified_config
 from .vgg import VGG, build_vgg_backbone, build_vgg_fpn_backbone
 
 __all__ = [
     "SparseRPNHead",
+    "SparsifiedModel",
     "VGG",
     "VGGBoxHead",
     "build_sparse_resnet_backbone",
@@ -20,4 +22,6 @@ __all__ = [
     "build_sparse_vgg_fpn_backbone",
     "build_vgg_backbone",
     "build_vgg_fpn_backbone",
+    "dense_config",
+    "sparsified_config",
 ]
