@@ -75,6 +75,11 @@ def parse_args() -> argparse.Namespace:
         default=PATTERNS,
         help="sparse kernels among which to choose (default: all)",
     )
+    parser.add_argument(
+        "--weights-alone",
+        action="store_true",
+        help="do not calibrate; images only serve to plan (for comparison)",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args()
@@ -110,7 +115,8 @@ def compress_into(folder: str, args: argparse.Namespace) -> None:
         plan = plan_compression(
             model, images, args.targets, args.include or ["*"], args.exclude or [], args.patterns
         )
-    report, times = compress(model, cfg, plan, images, folder, args.output)
+    calibrate = not args.weights_alone
+    report, times = compress(model, cfg, plan, images, folder, args.output, calibrate)
     for what, (before, after) in {
         "parameters (millions)": [count / 1e6 for count in report.parameters],
         "multiply-adds (billions)": [count / 1e9 for count in report.multiply_adds],

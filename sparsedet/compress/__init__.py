@@ -1,6 +1,6 @@
 """From a dense network to a compact one: plans, projection, calibration, surgery. torch only."""
 
-from .calibrate import sparsify_calibrated_
+from .calibrate import sparsify_calibrated_, sparsify_counted_
 from .curves import Option
 from .entries import plan_to_entries, resolve_plan
 from .latency import measure_latency, time_layers
@@ -29,6 +29,7 @@ __all__ = [
     "resolve_plan",
     "sparsify_",
     "sparsify_calibrated_",
+    "sparsify_counted_",
     "time_layers",
     "uniform_plan",
 ]

@@ -17,7 +17,7 @@ from .observe import Forward, call_model, evaluating, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import Plan, compact_weights
 from .report import LayerReport, Report
-from .surgery import compact_twin, planned_layers, replace_modules
+from .surgery import compact_twin, planned_layers, replace_modules, sparsify_
 from .survey import Sample, Survey
 
 logger = logging.getLogger(__name__)
@@ -78,12 +78,27 @@ def sparsify_calibrated_(
         name: _report(name, layers[name], plan, survey, fits)
         for name in dict.fromkeys([*survey.outputs, *plan])
     }
-    saved = sum(before - after for r in reports.values() for before, after in [r.multiply_adds])
-    return Report(
-        reports,
-        (parameters, _count_parameters(model)),
-        (survey.multiply_adds, survey.multiply_adds - saved),
-    )
+    return _summary(reports, parameters, model, survey)
+
+
+@torch.no_grad()
+def sparsify_counted_(
+    model: nn.Module, plan: Plan, batches: Iterable[Any], forward: Forward = call_model
+) -> Report:
+    """:func:`sparsify_` from the weights alone, with a report that counts and knows no errors.
+
+    For comparison with :func:`sparsify_calibrated_`, which takes the same arguments.
+    """
+    layers = planned_layers(model, plan)
+    parameters = _count_parameters(model)
+    with evaluating(model):
+        survey = Survey(model, layers, list(batches), forward)
+    sparsify_(model, plan)
+    reports = {}
+    for name in dict.fromkeys([*survey.outputs, *plan]):
+        weights = layers[name].weight.numel(), compact_weights(layers[name], plan[name])
+        reports[name] = LayerReport(plan[name], weights, survey.outputs.get(name, 0.0))
+    return _summary(reports, parameters, model, survey)
 
 
 class _Passes:
@@ -199,6 +214,17 @@ def _report(
         fit and fit.error_alone,
         fit.samples if fit else 0,
         note,
+    )
+
+
+def _summary(
+    reports: dict[str, LayerReport], parameters: int, model: nn.Module, survey: Survey
+) -> Report:
+    saved = sum(before - after for r in reports.values() for before, after in [r.multiply_adds])
+    return Report(
+        reports,
+        (parameters, _count_parameters(model)),
+        (survey.multiply_adds, survey.multiply_adds - saved),
     )
 
 

@@ -21,6 +21,7 @@ from ..compress import (
     plan_to_entries,
     profile_layers,
     sparsify_calibrated_,
+    sparsify_counted_,
     time_layers,
 )
 from ..compress.plan import dense_layers
@@ -109,13 +110,15 @@ def compress(
     images: Sequence[CalibrationImage],
     folder: str,
     output: str,
+    calibrate: bool = True,
 ) -> tuple[Report, tuple[float, float]]:
-    """Compress a dense model in place, calibrated, and write all that is to be kept of it.
+    """Compress a dense model in place, and write all that is to be kept of it.
 
     Args:
         cfg: of the dense model.
         folder: where to write config.yaml, model.pth, plan.yaml, report.md and layers.png.
         output: where that folder will be at last.
+        calibrate: fit to the images; otherwise project the weights alone, for comparison.
 
     Returns:
         what became of the layers, and milliseconds per image (before, after)
@@ -123,7 +126,10 @@ def compress(
     entries = plan_to_entries(plan, model)
     dense = copy.deepcopy(model)
     times = time_layers(model, plan, images, run_detector, progress=True)
-    report = sparsify_calibrated_(model, plan, images, run_detector, progress=True)
+    if calibrate:
+        report = sparsify_calibrated_(model, plan, images, run_detector, progress=True)
+    else:
+        report = sparsify_counted_(model, plan, images, run_detector)
     timed = [image.inputs for image in images[:TIMED_IMAGES]]
     latency = compare_latency({"dense": dense, "sparse": model}, timed)
     total = latency["dense"].median, latency["sparse"].median
