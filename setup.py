@@ -24,6 +24,8 @@ setup(
     ],
     extras_require={
         "convert": ["h5py>=3.7", "onnx>=1.14"],
+        "deploy": ["onnx>=1.14", "onnxruntime>=1.17"],
+        "openvino": ["openvino>=2024.0"],
         "test": ["onnxruntime>=1.16", "pytest>=7.0", "ruff>=0.9"],
     },
 )

@@ -20,10 +20,9 @@ With several targets all of them are met. A plan can be edited and applied again
 from __future__ import annotations
 
 import argparse
-import logging
+import math
 
 import yaml
-from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from sparsedet import load_config
@@ -39,7 +38,11 @@ TARGETS = ("params", "flops", "latency")
 
 
 def factor(text: str) -> float:
-    return float(text.removesuffix("x"))
+    """Of ``12.4x`` or ``12.4``."""
+    value = float(text.removesuffix("x"))
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a factor of at least 1")
+    return value
 
 
 def parse_args() -> argparse.Namespace:
@@ -123,15 +126,13 @@ def compress_into(folder: str, args: argparse.Namespace) -> None:
         "ms per image": times,
     }.items():
         print(f"{what}: {before:.2f} -> {after:.2f} ({before / after:.2f}x)")
-    print(f"{args.output}: see report.md there")
 
 
 def main() -> None:
     args = parse_args()
-    setup_logger(name="sparsedet")
-    logging.getLogger("sparsedet").setLevel(logging.WARNING)
     with new_folder(args.output) as folder:
         compress_into(folder, args)
+    print(f"{args.output}: see report.md there")
 
 
 if __name__ == "__main__":

@@ -55,9 +55,7 @@ def compact_weights(layer: nn.Module, entry: LayerPlan) -> int:
     if isinstance(layer, nn.Linear):
         return low_rank_weights(layer.in_features, layer.out_features, entry.ranks[0])
     kernels = sparse_kernels(entry.pattern, layer.kernel_size)
-    return fusion_weights(
-        layer.in_channels, layer.out_channels, kernels, entry.ranks, layer.groups
-    )
+    return fusion_weights(layer.in_channels, layer.out_channels, kernels, entry.ranks, layer.groups)
 
 
 def compact_layers(model: nn.Module) -> set[str]:

@@ -52,9 +52,7 @@ def plan_for_targets(
     search = _Search(profile, {unit: known[unit] for unit in targets}, targets)
     search.shrink()
     search.give_back()
-    return {
-        name: option.plan for name, option in search.chosen.items() if option.plan is not None
-    }
+    return {name: option.plan for name, option in search.chosen.items() if option.plan is not None}
 
 
 def _own_costs(profile: Profile) -> dict[str, Cost]:
@@ -112,9 +110,7 @@ class _Search:
                 (_loss(self.chosen[name]) - _loss(option), name, option)
                 for name, options in self.options.items()
                 for option in options
-                if all(
-                    excess <= 1e-9 for excess in self._after(name, option).values()
-                )
+                if all(excess <= 1e-9 for excess in self._after(name, option).values())
             ]
             gain, name, option = max(moves, key=lambda move: move[0], default=(0, None, None))
             if gain <= 1e-12:
@@ -142,9 +138,7 @@ class _Search:
                 for name, options in self.options.items()
             )
             parts.append(f"{unit} {factor:g}x (at most {1 / least:.1f}x)")
-        return (
-            f"out of reach: {', '.join(parts)}; compress more of the layers or ask for less"
-        )
+        return f"out of reach: {', '.join(parts)}; compress more of the layers or ask for less"
 
 
 def _loss(option: Option) -> float:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import detectron2.data.transforms as T
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.structures import Instances
 from torch import nn
 from tqdm import tqdm
 
@@ -23,11 +24,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class CalibrationImage:
-    """A detectron2 input of one image, and what the dense model proposed and found in it."""
+    """A detectron2 input of one image, and what :func:`run_detector` has recorded of it."""
 
     inputs: list[dict[str, Any]]
-    proposals: list[Instances] | None = None
-    detections: list[Instances] | None = None
+    outputs: dict[int, Any] = field(default_factory=dict)
 
 
 def load_images(
@@ -42,7 +42,11 @@ def load_images(
         InputError: no image there, or more than half of those that were drawn cannot be read.
     """
     if folder is None:
-        files = [r["file_name"] for name in cfg.DATASETS.TRAIN for r in DatasetCatalog.get(name)]
+        records = chain.from_iterable(map(DatasetCatalog.get, cfg.DATASETS.TRAIN))
+        try:
+            files = [record["file_name"] for record in records]
+        except OSError as error:  # of a dataset that detectron2 registers
+            raise InputError(f"DATASETS.TRAIN: {error}; name a folder of images") from error
         if not files:
             raise InputError("DATASETS.TRAIN: no images there to calibrate on; name a folder")
     else:
@@ -67,48 +71,33 @@ def load_images(
     return images
 
 
-def _prepare(image, channels: str, resize: T.Augmentation) -> CalibrationImage:
+def _prepare(image: np.ndarray, channels: str, resize: T.Augmentation) -> CalibrationImage:
+    """As detectron2's predictor prepares (H, W, 3) BGR; bytes, for all images are held at once."""
     height, width = image.shape[:2]
     if channels == "RGB":
         image = image[:, :, ::-1]
     image = resize.get_transform(image).apply_image(image)
-    pixels = torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
+    pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return CalibrationImage([{"image": pixels, "height": height, "width": width}])
 
 
 def run_detector(model: nn.Module, image: CalibrationImage) -> None:
     """Run a detectron2 model so that its heads see the same boxes every time.
 
-    The first run of an image, which must be of the dense model, records its proposals and
-    detections; later ones give them to the box head and to mask and keypoint heads. A model
-    without proposals (RetinaNet) just runs.
+    All boxes follow from the proposals and from what the box predictors, several in a cascade, make
+    of them. The first run of an image, which must be of the dense model, records both; later ones
+    go on with them instead of their own. A model without proposals (RetinaNet) just runs.
     """
-    generator = getattr(model, "proposal_generator", None)
-    if generator is None:
-        model(image.inputs)
-        return
-    heads = model.roi_heads
-    run_given = heads.forward_with_given_boxes
+    predictors = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
+    cascade = predictors if isinstance(predictors, nn.ModuleList) else [predictors]
+    steps = [getattr(model, "proposal_generator", None), *cascade]
 
-    def fix_proposals(module, args, output):
-        if image.proposals is None:
-            image.proposals = output[0]
-        return image.proposals, {}
+    def fix(module, args, output):
+        return image.outputs.setdefault(steps.index(module), output)
 
-    def fix_detections(features, instances):
-        if image.detections is None:
-            image.detections = instances
-        # A fresh copy, for the heads write their results into it.
-        copies = [
-            Instances(i.image_size, pred_boxes=i.pred_boxes, pred_classes=i.pred_classes)
-            for i in image.detections
-        ]
-        return run_given(features, copies)
-
-    handle = generator.register_forward_hook(fix_proposals)
-    heads.forward_with_given_boxes = fix_detections
+    handles = [step.register_forward_hook(fix) for step in steps if step is not None]
     try:
         model(image.inputs)
     finally:
-        handle.remove()
-        del heads.forward_with_given_boxes
+        for handle in handles:
+            handle.remove()

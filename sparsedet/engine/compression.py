@@ -122,7 +122,11 @@ def compress(
 
     Returns:
         what became of the layers, and milliseconds per image (before, after)
+
+    Raises:
+        InputError: the config plans compact layers already, or the plan does not fit the model.
     """
+    compact = compressed_config(cfg, plan, output)
     entries = plan_to_entries(plan, model)
     dense = copy.deepcopy(model)
     times = time_layers(model, plan, images, run_detector, progress=True)
@@ -137,7 +141,7 @@ def compress(
     with open(os.path.join(folder, "plan.yaml"), "w", encoding="utf-8") as file:
         file.write(PLAN_HEADER + yaml.safe_dump(entries, sort_keys=False, default_flow_style=None))
     with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
-        file.write(compressed_config(cfg, plan, output).dump())
+        file.write(compact.dump())
     write_report(report, folder, times, total)
     SparseDetCheckpointer(model, folder).save("model")
     return report, total

@@ -10,6 +10,7 @@ from detectron2.engine import default_setup
 
 from ..config import load_config
 from ..errors import InputError
+from ..modeling import dense_config
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -35,7 +36,7 @@ def class_names(cfg: CfgNode, dataset: str) -> list[str]:
         InputError: the model has another number of classes.
     """
     names = MetadataCatalog.get(dataset).get("thing_classes", [])
-    head = "RETINANET" if "Retina" in cfg.MODEL.META_ARCHITECTURE else "ROI_HEADS"
+    head = "RETINANET" if "Retina" in dense_config(cfg).MODEL.META_ARCHITECTURE else "ROI_HEADS"
     classes = cfg.MODEL[head].NUM_CLASSES
     if names and len(names) != classes:
         raise InputError(

@@ -47,8 +47,10 @@ def sparsified_config(cfg: CfgNode, entries: Mapping[str, Mapping]) -> CfgNode:
     Raises:
         InputError: ``cfg`` plans some compact layers already.
     """
-    if cfg.MODEL.META_ARCHITECTURE == NAME:
-        raise InputError(f"MODEL.META_ARCHITECTURE is {NAME}: the model is compressed already")
+    if cfg.MODEL.META_ARCHITECTURE == NAME or cfg.MODEL.SPARSE_FUSION.PLAN:
+        raise InputError(
+            "MODEL.SPARSE_FUSION.PLAN: the model is compressed already; start from the dense one"
+        )
     compact = cfg.clone()
     compact.defrost()
     compact.MODEL.META_ARCHITECTURE = NAME

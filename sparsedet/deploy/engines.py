@@ -1,0 +1,66 @@
+"""Loading an exported file in ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import os
+from typing import Callable
+
+import numpy as np
+
+from ..errors import InputError
+from .model_info import KEY
+
+# Pixels (H, W, 3) uint8 to the graph's outputs: boxes, scores and classes.
+Graph = Callable[[np.ndarray], "tuple[np.ndarray, np.ndarray, np.ndarray]"]
+
+
+def load_graph(path: str, engine: str, threads: int | None) -> tuple[Graph, str]:
+    """The graph in a file, ready to run on the CPU, and its metadata, "" for none.
+
+    Raises:
+        InputError: an unknown engine, one that is not installed, a file that it cannot load.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"there is no engine {engine!r}; one of {', '.join(ENGINES)}")
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such model file")
+    try:
+        return ENGINES[engine](path, threads)
+    except ImportError as error:
+        raise InputError(f"{engine} cannot be imported: pip install {engine}") from error
+    except Exception as error:  # each engine has errors of its own
+        raise InputError(f"{path}: not a model that {engine} can load, or truncated") from error
+
+
+def _onnxruntime(path: str, threads: int | None) -> tuple[Graph, str]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    if threads:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map.get(KEY, "")
+    return lambda image: tuple(session.run(None, {"image": image})), metadata
+
+
+def _openvino(path: str, threads: int | None) -> tuple[Graph, str]:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    # OpenVINO would choose bfloat16 where the processor has it.
+    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+
+    def run(image: np.ndarray) -> tuple[np.ndarray, ...]:
+        results = request.infer([image])
+        return tuple(results[i].copy() for i in range(3))  # the buffers are used again
+
+    place = ["framework", KEY]  # where OpenVINO puts the metadata of an ONNX file
+    return run, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else ""
+
+
+ENGINES = {"onnxruntime": _onnxruntime, "openvino": _openvino}

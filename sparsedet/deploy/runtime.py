@@ -1,0 +1,120 @@
+"""Running an exported detector: neither torch nor detectron2 is needed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from .engines import load_graph
+from .model_info import ModelInfo
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best first.
+
+    Attributes:
+        boxes: (N, 4) float32, x0 y0 x1 y1 in pixels of the image.
+        scores: (N,) float32, 0 to 1.
+        classes: (N,) int64.
+        names: the name of each one's class.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> Detections:
+        """Those of a greater score."""
+        count = int((self.scores > score).sum())
+        return Detections(
+            self.boxes[:count], self.scores[:count], self.classes[:count], self.names[:count]
+        )
+
+
+class Detector:
+    """An exported detector, which answers as detectron2's ``DefaultPredictor`` does.
+
+    Args:
+        path: a file that tools/export_model.py wrote, .onnx, or .xml for OpenVINO alone.
+        engine: "onnxruntime" or "openvino".
+        threads: of the CPU; the engine's own choice if None.
+
+    Raises:
+        InputError: the engine is not installed; the file is missing, truncated, or another model's.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, engine: str = "onnxruntime", threads: int | None = None
+    ):
+        path = os.fspath(path)
+        self._graph, metadata = load_graph(path, engine, threads)
+        try:
+            self.info = ModelInfo.from_json(metadata)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: no sparsedet metadata in it; write it with tools/export_model.py"
+            ) from error
+
+    def __call__(self, image: np.ndarray) -> Detections:
+        """Detect in (H, W, 3) uint8, BGR.
+
+        Raises:
+            InputError: the image is too narrow for the model.
+        """
+        height, width = image.shape[:2]
+        pixels = preprocess(image, self.info)
+        boxes, scores, classes = self._graph(pixels)
+        new_height, new_width = pixels.shape[:2]
+        boxes = boxes * np.float32([width / new_width, height / new_height] * 2)
+        boxes = boxes.clip(0, np.float32([width, height] * 2))
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        classes = classes[kept]
+        names = [self.info.class_names[c] for c in classes]
+        return Detections(boxes[kept], scores[kept], classes, names)
+
+
+def preprocess(image: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """(H, W, 3) uint8 BGR to what the graph reads, resized as detectron2's ``ResizeShortestEdge``.
+
+    Raises:
+        InputError: the image is too narrow for the model.
+        ValueError: not such an array.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
+        raise ValueError(f"an image is (H, W, 3) uint8, not {image.shape} {image.dtype}")
+    height, width = image.shape[:2]
+    new_height, new_width = resized_shape(height, width, info.min_size, info.max_size)
+    if min(new_height, new_width) < info.smallest_side:
+        raise InputError(f"{width} x {height} pixels are too narrow for the model")
+    if info.format == "RGB":
+        image = image[:, :, ::-1]
+    if (new_height, new_width) == (height, width):
+        return np.ascontiguousarray(image)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(picture.resize((new_width, new_height), Image.Resampling.BILINEAR))
+
+
+def resized_shape(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
+    """Height and width whose shorter is ``min_size``, if the longer then is within ``max_size``."""
+    if min_size == 0:
+        return height, width
+    # Operation by operation as detectron2 does it, for the same rounding.
+    scale = min_size / min(height, width)
+    new_height, new_width = scale * height, scale * width
+    if height < width:
+        new_height = min_size
+    else:
+        new_width = min_size
+    if max(new_height, new_width) > max_size:
+        scale = max_size / max(new_height, new_width)
+        new_height, new_width = new_height * scale, new_width * scale
+    return int(new_height + 0.5), int(new_width + 0.5)

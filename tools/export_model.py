@@ -1,0 +1,125 @@
+#!/usr/bin/env python
+"""Export a trained detector to one file that runs without detectron2 and torch.
+
+    python tools/export_model.py --config-file output/config.yaml \\
+        --weights output/model_final.pth --output model.onnx
+    python tools/export_model.py --config-file output/config.yaml \\
+        --weights output/model_final.pth --output model.xml --precision int8 --images photos
+
+Writes ONNX, or OpenVINO IR where the output is named .xml (with a .bin beside it). Before it is put
+in place, the file is run on one picture (the first of --images, or a generated one) beside the
+PyTorch model, and the largest difference is printed; f32 is refused beyond 0.5 pixels or 0.001 of
+score. tools/predict.py runs the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from PIL import Image
+
+from sparsedet import load_config
+from sparsedet.deploy import Detections, Detector
+from sparsedet.deploy.compare import compare
+from sparsedet.deploy.export import PRECISIONS, export, replacing_files
+from sparsedet.deploy.inputs import find_images, read_image
+from sparsedet.engine import Predictor, run
+from sparsedet.engine.setup import class_names
+from sparsedet.errors import InputError
+
+PIXELS, SCORE = 0.5, 0.001  # the differences that f32 may have
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--weights", metavar="FILE", help="instead of the config's MODEL.WEIGHTS")
+    parser.add_argument("--output", required=True, metavar="FILE", help=".onnx or .xml")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="f32",
+        help="of the weights; int8 computes in it, too (default: f32)",
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", help="to calibrate int8 on, some tens like those to come"
+    )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, last"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not args.output.endswith((".onnx", ".xml")):
+        raise InputError(f"--output {args.output}: the name must end in .onnx or .xml")
+    images, problems = find_images([args.images]) if args.images else ([], [])
+    if problems:
+        raise InputError(f"--images {problems[0]}")
+    if args.precision == "int8" and not images:
+        raise InputError("--precision int8 needs --images to calibrate on")
+    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    cfg = load_config(args.config_file, [*args.opts, *weights, "MODEL.DEVICE", "cpu"])
+    names = class_names(cfg, cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else []
+    if not names:
+        raise InputError(
+            f"DATASETS.TEST: {cfg.DATASETS.TEST} names no classes; name first the dataset that the "
+            "model was trained for"
+        )
+    predictor = Predictor(cfg)
+    picture = read_image(images[0]) if images else generated_picture()
+    with replacing_files(args.output) as temporary:
+        export(
+            predictor.model,
+            temporary,
+            class_names=names,
+            min_size=cfg.INPUT.MIN_SIZE_TEST,
+            max_size=cfg.INPUT.MAX_SIZE_TEST,
+            precision=args.precision,
+            images=images,
+        )
+        check(temporary, predictor, picture, args.precision)
+    print(f"wrote {args.output}")
+
+
+def generated_picture() -> np.ndarray:
+    """Smooth random colours, (480, 640, 3) uint8."""
+    colours = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(colours).resize((640, 480), Image.Resampling.BICUBIC))
+
+
+def check(file: str, predictor: Predictor, picture: np.ndarray, precision: str) -> None:
+    """Print how far the exported file is from the PyTorch model.
+
+    Raises:
+        InputError: too far, for f32.
+    """
+    engine = "openvino" if file.endswith(".xml") else "onnxruntime"
+    instances = predictor(picture)["instances"]
+    expected = Detections(
+        instances.pred_boxes.tensor.numpy(),
+        instances.scores.numpy(),
+        instances.pred_classes.numpy(),
+        [],
+    )
+    # At the threshold, and where the best are cut off, a detection may come or go by rounding.
+    cfg = predictor.cfg
+    floor = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST + SCORE
+    if len(expected) == cfg.TEST.DETECTIONS_PER_IMAGE:
+        floor = max(floor, expected.scores.min() + SCORE)
+    apart = compare(expected, Detector(file, engine)(picture), floor)
+    print(
+        f"beside PyTorch, on one picture: {apart.matched} detections, boxes within "
+        f"{apart.pixels:.4f} pixels, scores within {apart.score:.6f}, "
+        f"{apart.unmatched} without a counterpart"
+    )
+    if precision == "f32" and (apart.pixels > PIXELS or apart.score > SCORE or apart.unmatched):
+        raise InputError("the exported file differs from the model: nothing was written")
+
+
+if __name__ == "__main__":
+    run(main)
