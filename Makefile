@@ -15,7 +15,7 @@ export PIP_NO_INPUT := 1
 
 setup: .venv/.installed
 
-.venv/.installed: setup.py constraints.txt tools/install_detectron2.py
+.venv/.installed: setup.py constraints.txt tools/install_detectron2.py tools/detectron2_mends.py
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install torch torchvision
 	$(BIN)/python tools/install_detectron2.py

@@ -26,6 +26,7 @@ setup(
         "convert": ["h5py>=3.7", "onnx>=1.14"],
         "deploy": ["onnx>=1.14", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
+        "prune": ["torch-pruning>=1.6,<2"],
         "test": ["onnxruntime>=1.16", "pytest>=7.0", "ruff>=0.9"],
     },
 )

@@ -13,8 +13,8 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureW
 
 if importlib.util.find_spec("detectron2") is None:
     warnings.warn(
-        "sparsedet: detectron2 is not installed, so only sparsedet.kernels, .layers and .compress "
-        "work; get it by `python tools/install_detectron2.py`",
+        "sparsedet: detectron2 is not installed, so only sparsedet.deploy, .kernels, .layers and "
+        ".compress work; get it by `python tools/install_detectron2.py`",
         stacklevel=2,
     )
 else:

@@ -28,6 +28,7 @@ SCRIPT = Path(__file__).parents[1] / "tools" / "install_detectron2.py"
 
 
 def load_script():
+    sys.path.insert(0, str(SCRIPT.parent))  # as when it runs
     spec = importlib.util.spec_from_file_location("install_detectron2", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

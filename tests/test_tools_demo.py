@@ -51,7 +51,7 @@ def model(tmp_path_factory):
     torch.manual_seed(0)
     detector = build_model(load_config(str(folder / "config.yaml")))
     with torch.no_grad():
-        detector.roi_heads.box_predictor.cls_score.weight.normal_(std=2.0)
+        detector.roi_heads.box_predictor.cls_score.weight.normal_(std=20.0)
     DetectionCheckpointer(detector, str(folder)).save("model")
     return folder
 

@@ -16,6 +16,7 @@ from .fit import Fit, layer_fit
 from .observe import Forward, call_model, evaluating, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import Plan, compact_weights
+from .replay import Replay
 from .report import LayerReport, Report
 from .surgery import compact_twin, planned_layers, replace_modules, sparsify_
 from .survey import Sample, Survey
@@ -39,7 +40,8 @@ def sparsify_calibrated_(
     gradients. What is kept: every layer's dense outputs at a sample of positions, and for one layer
     at a time the covariance of the patches there.
 
-    The model runs over all batches once, and again for each layer, then only as far as that layer.
+    The model runs over all batches once, and again for each layer, then only from the layers before
+    it, whose outputs are held, as far as that layer; see :class:`Replay`.
 
     Args:
         model: it runs in eval mode, and keeps the modes that it had.
@@ -116,12 +118,18 @@ class _Passes:
     ):
         self.model, self.batches, self.forward = model, batches, forward
         self.layers, self.fits = layers, fits
+        self.replay = Replay(model, batches, forward)
         expected = {name: survey.outputs[name] * len(batches) for name in fits}
         self.sample = Sample(expected, {name: fit.wanted for name, fit in fits.items()})
         # Of each layer, for each batch and call: the number of outputs, and a sample of them.
         self.targets = {name: [[] for _ in batches] for name in fits}
         self.dense_work = survey.multiply_adds
-        self.work = {name: survey.before[name] + fits[name].work / len(batches) for name in fits}
+        # Of a layer: what runs between the layer before and it, and the fit.
+        before = [0.0, *(survey.before[name] for name in fits)]
+        self.work = {
+            name: max(0.0, after - start) + fits[name].work / len(batches)
+            for name, start, after in zip(fits, before, before[1:])
+        }
         self.bar = tqdm(
             desc="calibration",
             total=len(batches) * (self.dense_work + sum(self.work.values())),
@@ -162,10 +170,9 @@ class _Passes:
                 raise ValueError(_not_the_same(name))
             fit.add(patches, expected[call][1])
             seen += 1
-            return call + 1 == len(expected)
 
-        visits = {self.layers[name]: collect}
-        for _ in observe(self.model, self.batches, self.forward, visits):
+        calls = [len(expected) for expected in targets]
+        for _ in self.replay.up_to(self.layers[name], calls, collect):
             self.bar.update(self.work[name])
         if seen != sum(len(calls) for calls in targets):
             raise ValueError(_not_the_same(name))

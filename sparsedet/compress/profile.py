@@ -26,7 +26,7 @@ PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")
 PATCHES = 4
 """Patches, as a multiple of the numbers in one; ranking options needs fewer than fitting one."""
 
-MEMORY = 2**30
+MEMORY = 2**31
 """Bytes of statistics that are held at once; beyond, the batches run again for further layers."""
 
 

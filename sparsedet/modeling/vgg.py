@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
@@ -31,12 +33,13 @@ class VGG(Backbone):
     Args:
         depth: 11, 13, 16 or 19.
         width_multiplier: scales every number of channels, rounded to a multiple of 8.
+        channels: of each convolution that is built, instead; empty for the usual ones.
         norm: a normalisation that ``detectron2.layers.get_norm`` knows, or "" for none.
         out_features: names of the features to return.
         freeze_at: number of stages, from the input, that are not trained.
 
     Raises:
-        InputError: an unknown depth or feature.
+        InputError: an unknown depth or feature, or channels that do not fit them.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class VGG(Backbone):
         depth: int,
         in_channels: int = 3,
         width_multiplier: float = 1.0,
+        channels: Sequence[int] = (),
         norm: str = "",
         out_features: list[str] | tuple[str, ...] = ("conv5",),
         freeze_at: int = 0,
@@ -59,20 +63,29 @@ class VGG(Backbone):
                 f"MODEL.VGG.OUT_FEATURES: {list(out_features)} must be some of {', '.join(known)}"
             )
         num_stages = min(5, 1 + max(known.index(name) for name in out_features))
+        counts = CONVS_PER_STAGE[depth][:num_stages]
+        widths = list(channels) or [
+            max(8, 8 * round(width * width_multiplier / 8))
+            for width, count in zip(CHANNELS, counts)
+            for _ in range(count)
+        ]
+        if len(widths) != sum(counts) or not all(type(w) is int and w > 0 for w in widths):
+            raise InputError(
+                f"MODEL.VGG.CHANNELS: {widths} must be {sum(counts)} positive numbers, "
+                "one for each convolution"
+            )
 
         self.stages: list[list[str]] = []
         self._out_feature_strides, self._out_feature_channels = {"pool5": 32}, {}
-        channels = in_channels
-        for stage in range(1, num_stages + 1):
-            width = max(8, 8 * round(CHANNELS[stage - 1] * width_multiplier / 8))
-            count = CONVS_PER_STAGE[depth][stage - 1]
+        width = in_channels
+        for stage, count in enumerate(counts, start=1):
             self.stages.append([f"conv{stage}_{i}" for i in range(1, count + 1)])
             for name in self.stages[-1]:
-                self.add_module(name, _conv3x3(channels, width, norm))
-                channels = width
+                self.add_module(name, _conv3x3(width, widths[0], norm))
+                width = widths.pop(0)
             self._out_feature_strides[f"conv{stage}"] = 2 ** (stage - 1)
             self._out_feature_channels[f"conv{stage}"] = width
-        self._out_feature_channels["pool5"] = channels
+        self._out_feature_channels["pool5"] = width
         self._out_features = list(out_features)
         self.freeze(freeze_at)
 
@@ -120,6 +133,7 @@ def build_vgg_backbone(cfg, input_shape: ShapeSpec) -> VGG:
         depth=cfg.MODEL.VGG.DEPTH,
         in_channels=input_shape.channels,
         width_multiplier=cfg.MODEL.VGG.WIDTH_MULTIPLIER,
+        channels=cfg.MODEL.VGG.CHANNELS,
         norm=cfg.MODEL.VGG.NORM,
         out_features=cfg.MODEL.VGG.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
