@@ -15,9 +15,9 @@ from torch import nn
 from ..compress import resolve_plan, sparsify_
 from ..errors import InputError
 
-FRESH_GAIN = 0.3
-"""Below the usual 1, because VGG without norm puts out features of about 10: fresh layers that keep
-such a scale start with a loss of 7 and take a hundred iterations to come down."""
+GAIN_WITHOUT_NORM = 0.3
+"""Of fresh layers on a backbone without norm, whose features are about 10 and not 1: layers that
+keep such a scale start with a loss of 7 and take a hundred iterations to come down."""
 
 
 @ROI_BOX_HEAD_REGISTRY.register()
@@ -29,6 +29,7 @@ class VGGBoxHead(nn.Module):
         fc_dim: outputs of each layer.
         fc_ranks: () for dense layers, or the ranks of fc6 and fc7.
         dropout: probability, in training only.
+        gain: scale of the fresh weights; 1 keeps the scale of the features.
 
     Raises:
         InputError: not two ranks, or a rank that does not fit.
@@ -36,14 +37,20 @@ class VGGBoxHead(nn.Module):
 
     @configurable
     def __init__(
-        self, input_shape: ShapeSpec, *, fc_dim: int, fc_ranks: Sequence[int], dropout: float
+        self,
+        input_shape: ShapeSpec,
+        *,
+        fc_dim: int,
+        fc_ranks: Sequence[int],
+        dropout: float,
+        gain: float = 1.0,
     ):
         super().__init__()
         pooled = input_shape.channels * input_shape.height * input_shape.width
         self.fc6 = nn.Linear(pooled, fc_dim)
         self.fc7 = nn.Linear(fc_dim, fc_dim)
         for fc in (self.fc6, self.fc7):
-            nn.init.normal_(fc.weight, std=FRESH_GAIN / math.sqrt(fc.in_features))
+            nn.init.normal_(fc.weight, std=gain / math.sqrt(fc.in_features))
             nn.init.zeros_(fc.bias)
         self.dropout = dropout
         if fc_ranks:
@@ -63,6 +70,7 @@ class VGGBoxHead(nn.Module):
             "fc_dim": head.FC_DIM,
             "fc_ranks": head.FC_RANKS,
             "dropout": head.DROPOUT,
+            "gain": 1.0 if cfg.MODEL.VGG.NORM else GAIN_WITHOUT_NORM,
         }
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
