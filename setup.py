@@ -11,8 +11,8 @@ setup(
     # on the package index under its own name, and OpenCV is there under four. Where they are
     # missing, tools/install_detectron2.py installs both.
     install_requires=[
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "torch>=2.1",
+        "torchvision>=0.16",
         "numpy>=1.24",
         "Pillow>=9.1",
         "pycocotools>=2.0.6",

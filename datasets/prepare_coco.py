@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 
+from sparsedet.cli import run
 from sparsedet.data.archives import install_archives
 from sparsedet.data.check import check_coco, print_reports
 from sparsedet.data.register import locate
-from sparsedet.engine.cli import run
 
 ARCHIVES = ("annotations_trainval2017.zip", "train2017.zip", "val2017.zip")
 PAGE = "https://cocodataset.org/#download"

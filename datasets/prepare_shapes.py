@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import argparse
 
+from sparsedet.cli import run
 from sparsedet.data import generate_shapes
 from sparsedet.data.register import locate
-from sparsedet.engine.cli import run
 from sparsedet.errors import InputError
 
 

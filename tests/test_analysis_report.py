@@ -10,7 +10,6 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 from sparsedet.analysis import (
-    draw_boxes,
     draw_detections,
     markdown_table,
     plot_tradeoff,
@@ -18,6 +17,7 @@ from sparsedet.analysis import (
     read_metrics,
     report,
 )
+from sparsedet.drawing import draw_boxes
 from sparsedet.errors import InputError
 
 RESULTS = {

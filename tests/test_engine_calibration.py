@@ -24,10 +24,10 @@ from sparsedet.compress import (
     sparsify_,
     sparsify_calibrated_,
 )
-from sparsedet.data import SHAPE_CLASSES, generate_shapes
+from sparsedet.data import generate_shapes
 from sparsedet.engine.calibration import CalibrationImage, load_images, run_detector
 from sparsedet.errors import InputError
-from sparsedet.layers import LowRankLinear, SparseFusionConv2d
+from sparsedet.layers import SparseFusionConv2d
 
 ZOO = {
     "mask": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",

@@ -21,10 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = f"""
 _BASE_: {ROOT}/configs/Shapes-Detection/faster_rcnn_VGG_11.yaml
 MODEL:
-  VGG: {{WIDTH_MULTIPLIER: 0.25}}
+  VGG: {{WIDTH_MULTIPLIER: 0.125}}
   ROI_BOX_HEAD: {{FC_DIM: 32}}
 INPUT: {{MIN_SIZE_TRAIN: [64], MIN_SIZE_TEST: 64}}
-SOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 8, STEPS: [4, 6], WARMUP_ITERS: 2, BASE_LR: 0.003}}
+SOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 16, STEPS: [8, 12], WARMUP_ITERS: 2, BASE_LR: 0.003}}
 TEST: {{EVAL_PERIOD: 0}}
 DATALOADER: {{NUM_WORKERS: 0}}
 """
@@ -75,8 +75,8 @@ def _parameters(model):
     return sum(p.numel() for p in model.parameters())
 
 
-def _model(folder, *opts):
-    return build_model(load_config(str(folder / "config.yaml"), opts)).eval()
+def _model(folder):
+    return build_model(load_config(str(folder / "config.yaml"))).eval()
 
 
 def _table(folder):
@@ -86,8 +86,8 @@ def _table(folder):
     return {name: values for name, *values in cells}
 
 
-def _no_folder_is_left(folder, name="out"):
-    return not [path for path in folder.iterdir() if path.name.startswith(name)]
+def _no_folder_is_left(folder):
+    return not list(folder.glob("out*"))
 
 
 def test_the_targets_are_met_and_all_files_are_there(dense, compressed):
@@ -111,7 +111,7 @@ def test_the_config_goes_on_from_there(compressed):
     assert cfg.MODEL.META_ARCHITECTURE == "SparsifiedModel"
     assert cfg.MODEL.WEIGHTS == str(compressed / "model.pth")
     assert cfg.OUTPUT_DIR == str(compressed / "finetune")
-    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (2, (1, 1))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (4, (2, 3))
     assert cfg.SOLVER.BASE_LR == pytest.approx(0.001)
 
 
@@ -151,7 +151,7 @@ def test_an_edited_plan_is_applied(run_tool, dense, compressed, tmp_path):
     assert model.backbone.conv4_2.pattern == "cross" and model.backbone.conv4_2.ranks == (6, 7)
     assert isinstance(model.backbone.conv3_1, torch.nn.Conv2d)
     written = yaml.safe_load((tmp_path / "out/plan.yaml").read_text())
-    assert list(written) == ["roi_heads.box_head.fc6", "backbone.conv4_1", "backbone.conv4_2"]
+    assert set(written) == {"roi_heads.box_head.fc6", "backbone.conv4_1", "backbone.conv4_2"}
 
 
 def test_nothing_to_do(run_tool, dense, tmp_path):
@@ -166,7 +166,7 @@ def test_nothing_to_do(run_tool, dense, tmp_path):
     assert type(model.backbone.conv2_1).__name__ == "Conv2d"
 
 
-def test_images_of_all_kinds(run_tool, dense, plan, tmp_path):
+def test_images_of_all_kinds(run_tool, dense, plan, tmp_path, caplog):
     photos = tmp_path / "photos"
     photos.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)
@@ -176,9 +176,9 @@ def test_images_of_all_kinds(run_tool, dense, plan, tmp_path):
     arguments = [*dense, "--images", photos, *plan[:2], "--output", tmp_path / "out"]
     status, lines = run_tool("compress.py", *arguments)
     assert status == 0, lines
-    assert any("1 of 4 images cannot be read" in line and "cut.png" in line for line in lines)
+    assert "1 of 4 images cannot be read" in caplog.text and "cut.png" in caplog.text
     # 3 images, at stride 4 of 64 x 72.
-    assert _table(tmp_path / "out")["backbone.conv3_1"][5] == str(3 * 16 * 18)
+    assert _table(tmp_path / "out")["backbone.conv3_1"][6] == str(3 * 16 * 18)
 
 
 def test_from_the_weights_alone(run_tool, dense, plan, tmp_path):
@@ -237,7 +237,7 @@ def test_bad_arguments_end_in_one_line(run_tool, dense, tmp_path, arguments, sta
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("backbone.conv3_2: {pattern: rows, ranks: [4, 4]}", "'backbone.conv3_2': the model has"),
+        ("backbone.conv3_3: {pattern: rows, ranks: [4, 4]}", "'backbone.conv3_3': the model has"),
         ("backbone.conv3_1: {pattern: rows, rank: 4}", "'backbone.conv3_1': keys must be"),
         ("backbone.conv3_1: [4, 4]", "'backbone.conv3_1' must be a mapping"),
         ("[backbone.conv3_1]", "not a mapping of layer names"),

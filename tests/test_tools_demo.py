@@ -19,8 +19,8 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from sparsedet import load_config
+from sparsedet.deploy.inputs import find_images, open_video, read_image
 from sparsedet.engine import Predictor
-from sparsedet.engine.inputs import find_images, open_video, read_image
 from sparsedet.errors import InputError
 
 ROOT = Path(__file__).parents[1]

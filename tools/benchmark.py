@@ -48,10 +48,10 @@ from sparsedet.analysis.machine import Machine, measure_machine
 from sparsedet.analysis.memory import peak_rss_mb
 from sparsedet.analysis.stages import fix_proposals, stage_bounds, time_stages
 from sparsedet.checkpoint import SparseDetCheckpointer
-from sparsedet.checkpoint.files import replacing
 from sparsedet.engine import run
 from sparsedet.engine.optimize import optimize_for_inference
 from sparsedet.errors import InputError
+from sparsedet.files import replacing
 
 IN_PYTORCH = {"eager": ("f32",), "optimized": ("f32", "bf16")}
 EXPORTED = {"onnxruntime": ("f32", "f16", "int8"), "openvino": ("f32", "f16", "int8")}

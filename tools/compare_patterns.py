@@ -29,7 +29,6 @@ from tqdm import tqdm
 
 from sparsedet import load_config
 from sparsedet.analysis import count_parameters, environment
-from sparsedet.checkpoint.files import replacing
 from sparsedet.compress import (
     LayerPlan,
     LayerProfile,
@@ -49,6 +48,7 @@ from sparsedet.engine import run
 from sparsedet.engine.calibration import CalibrationImage, load_images, run_detector
 from sparsedet.engine.compression import load_model
 from sparsedet.errors import InputError
+from sparsedet.files import replacing
 from sparsedet.kernels import PATTERNS, sparse_kernels
 
 Plans = dict[str, list[LayerPlan]]

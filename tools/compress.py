@@ -26,13 +26,13 @@ import yaml
 from torch import nn
 
 from sparsedet import load_config
-from sparsedet.checkpoint.files import new_folder
 from sparsedet.compress import Plan, resolve_plan
 from sparsedet.compress.profile import PATTERNS
 from sparsedet.engine import run
 from sparsedet.engine.calibration import load_images
 from sparsedet.engine.compression import compress, load_model, plan_compression
 from sparsedet.errors import InputError
+from sparsedet.files import new_folder
 
 TARGETS = ("params", "flops", "latency")
 

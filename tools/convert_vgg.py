@@ -11,10 +11,10 @@ import argparse
 import torch
 
 from sparsedet.checkpoint import PREPROCESSING, ImportedVGG, import_vgg
-from sparsedet.checkpoint.files import replacing
 from sparsedet.checkpoint.preprocessing import config_lines
-from sparsedet.engine.cli import run
+from sparsedet.cli import run
 from sparsedet.errors import InputError
+from sparsedet.files import replacing
 
 
 def describe(vgg: ImportedVGG, source: str, output: str) -> str:

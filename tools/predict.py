@@ -17,9 +17,9 @@ import argparse
 
 import numpy as np
 
+from sparsedet.cli import run
 from sparsedet.deploy import Detections, Detector
 from sparsedet.deploy.annotate import Annotator
-from sparsedet.deploy.cli import run
 from sparsedet.deploy.engines import ENGINES
 from sparsedet.errors import InputError
 

@@ -22,7 +22,7 @@ import argparse
 import copy
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,20 +34,21 @@ from tqdm import tqdm
 from sparsedet import load_config
 from sparsedet.analysis import count_parameters
 from sparsedet.checkpoint import SparseDetCheckpointer
-from sparsedet.checkpoint.files import new_folder
 from sparsedet.compress.fit import PATCHES
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
+from sparsedet.compress.plan import compact_layers
 from sparsedet.compress.statistics import Moments
 from sparsedet.compress.survey import Sample, Survey
 from sparsedet.engine import run
 from sparsedet.engine.calibration import CalibrationImage, load_images, run_detector
 from sparsedet.engine.compression import compressed_config, load_model
 from sparsedet.errors import InputError
+from sparsedet.files import new_folder
 from sparsedet.modeling import VGG, dense_config
 
 STEPS = 100
-"""Channels go in steps of this share of each convolution's."""
+"""Steps from all channels to none; as many are taken as the target needs."""
 
 MULTIPLE = 8
 """Numbers of channels stay multiples of it, for speed."""
@@ -75,25 +76,25 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.num_images < 1:
         parser.error("--num-images must be at least 1")
+    if not args.target_flops > 1:
+        parser.error("--target-flops must be above 1")
     return args
 
 
-def check_backbone(model: nn.Module) -> None:
-    vgg = model.backbone
-    if not isinstance(vgg, VGG) or any(type(m) is ... for m in vgg.children()):
-        raise InputError("")
+def multiply_adds(vgg: VGG, outputs: Mapping[str, float]) -> float:
+    return sum(outputs[name] * conv.weight.numel() for name, conv in vgg.named_children())
 
 
 def prune_channels(
     vgg: VGG, outputs: Mapping[str, float], factor: float
 ) -> dict[str, torch.Tensor]:
-    """Remove channels until the multiply-adds are ``factor`` times fewer.
+    """Remove channels until the multiply-adds of ``vgg`` are ``factor`` times fewer.
 
     Args:
-        outputs: of each convolution, the positions in an image.
+        outputs: how many positions the output of each convolution has.
 
     Returns:
-        of each convolution, the numbers of the channels that are left
+        for each convolution, the numbers of the channels that are left
 
     Raises:
         InputError: torch-pruning is not installed, or the factor is out of reach.
@@ -103,11 +104,7 @@ def prune_channels(
     except ImportError:
         raise InputError("torch-pruning is not installed: pip install torch-pruning") from None
     convs = {conv: name for name, conv in vgg.named_children()}
-
-    def work():
-        return sum(outputs[name] * conv.weight.numel() for conv, name in convs.items())
-
-    features = {vgg.stages[min(int(name[-1]), 5) - 1][-1] for name in vgg.output_shape()}
+    features = {vgg.stages[int(name[-1]) - 1][-1] for name in vgg.output_shape()}
     vgg.requires_grad_(True)  # by which it finds out what is connected with what
     pruner = torch_pruning.pruner.BasePruner(
         vgg,
@@ -119,15 +116,120 @@ def prune_channels(
         ignored_layers=[getattr(vgg, name) for name in features],
     )
     kept = {name: torch.arange(conv.out_channels) for conv, name in convs.items()}
-    dense = work()
-    while dense < factor * work():
+    dense = multiply_adds(vgg, outputs)
+    while dense < factor * multiply_adds(vgg, outputs):
         if pruner.current_step == STEPS:
-            raise InputError(
-                f"--target-flops {factor:g}x: out of reach; at most {dense / work():.1f}x"
-            )
+            most = dense / multiply_adds(vgg, outputs)
+            raise InputError(f"--target-flops {factor:g}x: out of reach; at most {most:.1f}x")
         for group in pruner.step(interactive=True):
             name, removed = convs[group[0].dep.target.module], set(group[0].idxs)
             left = [channel for i, channel in enumerate(kept[name].tolist()) if i not in removed]
             kept[name] = torch.tensor(left)
             group.prune()
     return kept
+
+
+@torch.no_grad()
+def refit(
+    model: nn.Module,
+    dense: VGG,
+    kept: Mapping[str, torch.Tensor],
+    outputs: Mapping[str, float],
+    images: Sequence[CalibrationImage],
+) -> None:
+    """Fit the pruned convolutions to the outputs of the dense ones, from the inputs that they get.
+
+    Args:
+        dense: what the backbone of ``model`` was before it was pruned.
+        kept, outputs: as in :func:`prune_channels`.
+    """
+    sample = Sample(
+        {name: count * len(images) for name, count in outputs.items()},
+        {name: PATCHES * conv.weight[0].numel() for name, conv in dense.named_children()},
+    )
+    for name, conv in tqdm(list(model.backbone.named_children()), "fitting", unit="layer"):
+        original = getattr(dense, name)
+        weight, bias = weight_matrix(original.weight)[kept[name]], original.bias[kept[name]]
+        targets = [F.linear(x, weight, bias) for x in _patches(model, dense, name, sample, images)]
+        moments = Moments()
+        for x, y in zip(_patches(model, model.backbone, name, sample, images), targets):
+            moments.add(x, y)
+        _solve(conv, moments)
+
+
+def _patches(
+    model: nn.Module, vgg: VGG, name: str, sample: Sample, images: Sequence[CalibrationImage]
+) -> Iterator[torch.Tensor]:
+    """Image by image, a sample of what a convolution of ``vgg`` sees."""
+    conv = getattr(vgg, name)
+    patches = []
+
+    def run_backbone(vgg, image):
+        vgg(model.preprocess_image(image.inputs).tensor)
+
+    def look(image, call, x):
+        positions = sample(name, image, call, count_patches(conv, x))
+        patches.append(take_patches(conv, x, positions))
+        return True  # later layers are of no interest
+
+    for _ in observe(vgg, images, run_backbone, {conv: look}):
+        yield patches.pop()
+
+
+def _solve(conv: nn.Conv2d, moments: Moments) -> None:
+    """Set a convolution to the least-squares solution, held to the weights that it has."""
+    statistics = moments.statistics()
+    statistics.regularize_(weight_matrix(conv.weight).to(statistics.xx))
+    root = torch.linalg.cholesky(statistics.xx)
+    weight = torch.cholesky_solve(statistics.yx.T, root).T
+    conv.weight.copy_(weight.unflatten(1, (*conv.kernel_size, -1)).permute(0, 3, 1, 2))
+    conv.bias.copy_(statistics.y - weight @ statistics.x)
+
+
+def pruned_config(cfg: CfgNode, vgg: VGG, folder: str) -> CfgNode:
+    """The config of the pruned model, whose weights are ``folder/model.pth``."""
+    # The schedule of a compressed model, without a plan to compress anything.
+    pruned = dense_config(compressed_config(cfg, {}, folder))
+    pruned.MODEL.VGG.CHANNELS = [conv.out_channels for conv in vgg.children()]
+    return pruned
+
+
+def prune_into(folder: str, args: argparse.Namespace) -> None:
+    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    cfg = load_config(args.config_file, [*args.opts, *weights])
+    if cfg.MODEL.BACKBONE.NAME != "build_vgg_backbone" or cfg.MODEL.VGG.NORM:
+        raise InputError(f"{args.config_file}: only build_vgg_backbone without NORM can be pruned")
+    model = load_model(cfg)
+    if compact_layers(model):
+        raise InputError(f"{args.config_file}: the model is compressed already: prune a dense one")
+    vgg = model.backbone
+    images = load_images(cfg, args.images, args.num_images)
+    survey = Survey(model, dict(vgg.named_children()), images, run_detector)
+    dense = copy.deepcopy(vgg)
+    parameters = count_parameters(model)
+    kept = prune_channels(vgg, survey.outputs, args.target_flops)
+    refit(model, dense, kept, survey.outputs, images)
+    with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
+        file.write(pruned_config(cfg, vgg, args.output).dump())
+    SparseDetCheckpointer(model, folder).save("model")
+
+    work = [multiply_adds(net, survey.outputs) for net in (dense, vgg)]
+    rest = survey.multiply_adds - work[0]
+    for what, before, after in (
+        ("multiply-adds of the backbone (billions)", *(count / 1e9 for count in work)),
+        ("multiply-adds of all (billions)", *((rest + count) / 1e9 for count in work)),
+        ("parameters of all (millions)", parameters / 1e6, count_parameters(model) / 1e6),
+    ):
+        print(f"{what}: {before:.2f} -> {after:.2f} ({before / after:.2f}x)")
+
+
+def main() -> None:
+    args = parse_args()
+    setup_logger(name="sparsedet")
+    logging.getLogger("sparsedet").setLevel(logging.WARNING)
+    with new_folder(args.output) as folder:
+        prune_into(folder, args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -2,7 +2,7 @@
 
 from .complexity import count_flops, count_parameters
 from .compression import write_report
-from .draw import draw_boxes, draw_detections
+from .draw import draw_detections
 from .latency import Latency, compare_latency, environment
 from .report import markdown_table, plot_tradeoff, plot_training_curves, read_metrics
 
@@ -11,7 +11,6 @@ __all__ = [
     "compare_latency",
     "count_flops",
     "count_parameters",
-    "draw_boxes",
     "draw_detections",
     "environment",
     "markdown_table",

@@ -14,8 +14,8 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import nn
 
 from ..errors import InputError
+from ..files import replacing
 from ..layers import LowRankLinear, SparseFusionConv2d
-from .files import replacing
 from .preprocessing import config_lines, model_preprocessing, same_preprocessing
 
 # Buffers that older checkpoints have and newer models rebuild, or the reverse.

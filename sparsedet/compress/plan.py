@@ -108,7 +108,7 @@ def matching_names(glob: str, modules: Mapping[str, nn.Module]) -> list[str]:
     if not names:
         close = difflib.get_close_matches(glob, modules, n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise InputError(f"plan entry {glob!r}: the model has no such layer{hint}")
+        raise InputError(f"{glob!r}: the model has no such layer{hint}")
     return names
 
 

@@ -112,16 +112,20 @@ class _Collector:
         self.centered = layer.bias is not None
         self.moments = Moments(self.centered)
         self.rows: list[torch.Tensor] = []
+        self.samples = 0
 
     def collect(self, batch: int, call: int, x: torch.Tensor) -> None:
         count = count_patches(self.layer, x)
         patches = take_patches(self.layer, x, self.sample(self.name, batch, call, count))
+        self.samples += len(patches)
         if isinstance(self.layer, nn.Linear):
             self.rows.append(patches)
         else:
             self.moments.add(patches, F.linear(patches, self.weight))
 
     def options(self, patterns: Sequence[str]) -> list[Option]:
+        if not self.samples:  # it ran on nothing, as a mask head does where nothing is found
+            return [Option(None, self.layer.weight.numel(), 0.0)]
         if isinstance(self.layer, nn.Linear):
             x = torch.cat(self.rows)
             x -= x.mean(0) * self.centered

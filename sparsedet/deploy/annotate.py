@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..drawing import draw_boxes
 from ..errors import InputError
-from .drawing import draw_boxes
-from .files import replacing
+from ..files import replacing
 from .inputs import find_images, open_video, read_image
 from .runtime import Detections
 

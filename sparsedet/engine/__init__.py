@@ -1,6 +1,6 @@
 """The few lines that the tools share."""
 
-from .cli import run
+from ..cli import run
 from .launch import launch
 from .predictor import Predictor
 from .setup import setup

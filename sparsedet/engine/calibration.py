@@ -16,8 +16,8 @@ from detectron2.data import DatasetCatalog
 from torch import nn
 from tqdm import tqdm
 
+from ..deploy.inputs import find_images, read_image
 from ..errors import InputError
-from .inputs import find_images, read_image
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import yaml
 from detectron2.config import CfgNode
@@ -14,7 +15,9 @@ from torch import nn
 from ..analysis import compare_latency, write_report
 from ..checkpoint import SparseDetCheckpointer
 from ..compress import (
+    Cost,
     Plan,
+    Profile,
     Report,
     measure_latency,
     plan_for_targets,
@@ -26,11 +29,12 @@ from ..compress import (
 )
 from ..compress.plan import dense_layers
 from ..compress.profile import PATTERNS
+from ..errors import InputError
 from ..modeling import sparsified_config
 from .calibration import CalibrationImage, run_detector
 
 # The layers whose outputs are the answer. They are small, and every error in them counts in full.
-PREDICTORS = ("cls_score", "bbox_pred", "objectness_logits", "anchor_deltas", "mask_head.predictor")
+PREDICTORS = ("cls_score", "bbox_pred", "objectness_logits", "anchor_deltas", "predictor")
 
 PROFILED = 3
 """Planning looks at every third image: to compare options takes fewer than to fit one."""
@@ -68,6 +72,8 @@ def plan_compression(
 ) -> Plan:
     """What each layer is to become so that the whole detector meets the targets.
 
+    No layer becomes slower on this machine, unless the targets cannot be met otherwise.
+
     Args:
         targets: the factors by which "params", "flops" and "latency" are to shrink.
         include, exclude: shell-style patterns of layer names. The last layers, which predict
@@ -81,10 +87,22 @@ def plan_compression(
     exclude = [*exclude, *predictors]
     some = images[::PROFILED]
     profile = profile_layers(model, some, run_detector, include, exclude, patterns, progress=True)
-    costs = {}
-    if "latency" in targets:
-        costs["latency"] = measure_latency(model, profile, some, run_detector, progress=True)
-    return plan_for_targets(profile, targets, costs)
+    latency = measure_latency(model, profile, some, run_detector, progress=True)
+    costs = {"latency": latency}
+    try:
+        return plan_for_targets(_without_slower(profile, latency), targets, costs)
+    except InputError:
+        return plan_for_targets(profile, targets, costs)
+
+
+def _without_slower(profile: Profile, latency: Cost) -> Profile:
+    """The profile without the options that take longer than the dense layer."""
+    layers = {}
+    for name, layer in profile.layers.items():
+        dense = latency.layer(name, None)
+        options = [o for o in layer.options if latency.layer(name, o.plan) <= dense]
+        layers[name] = replace(layer, options=options)
+    return replace(profile, layers=layers)
 
 
 def compressed_config(cfg: CfgNode, plan: Plan, folder: str) -> CfgNode:
@@ -98,7 +116,7 @@ def compressed_config(cfg: CfgNode, plan: Plan, folder: str) -> CfgNode:
     solver = compact.SOLVER
     solver.BASE_LR = cfg.SOLVER.BASE_LR / 3
     solver.MAX_ITER = max(1, cfg.SOLVER.MAX_ITER // FINETUNING)
-    solver.STEPS = tuple(step // FINETUNING for step in cfg.SOLVER.STEPS)
+    solver.STEPS = tuple(sorted({step // FINETUNING for step in cfg.SOLVER.STEPS}))
     solver.WARMUP_ITERS = min(cfg.SOLVER.WARMUP_ITERS, solver.MAX_ITER // 10)
     return compact
 

@@ -22,7 +22,7 @@ def draw_boxes(
     """
     picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
     draw = ImageDraw.Draw(picture)
-    font = _font(picture)
+    font = label_font(picture)
     line = max(2, round(max(picture.size) / 320))
     for box, class_id in zip(boxes, classes):
         draw.rectangle([round(float(v)) for v in box], outline=_color(class_id), width=line)
@@ -61,7 +61,7 @@ def _label_place(box, text_box, picture, taken) -> tuple[int, int, int, int]:
     return places[0]
 
 
-def _font(picture: Image.Image) -> ImageFont.FreeTypeFont:
+def label_font(picture: Image.Image) -> ImageFont.FreeTypeFont:
     """matplotlib's own sans serif, sized to the picture."""
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     return ImageFont.truetype(str(path), max(14, round(max(picture.size) / 45)))

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import InputError
+from .errors import InputError
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Callable
 
-from ..errors import InputError
+from .errors import InputError
 
 
 def run(main: Callable[[], None]) -> None:
