@@ -207,7 +207,7 @@ def test_times_of_a_plan(profile, work):
 def test_turns_and_medians(monkeypatch):
     """On a clock that the functions themselves move."""
     clock, order = SimpleNamespace(now=0.0), []
-    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(latency, "now", lambda: clock.now)
     monkeypatch.setattr(latency, "SECONDS", 0.25)
 
     def function(name, seconds):

@@ -20,45 +20,24 @@ With several targets all of them are met. A plan can be edited and applied again
 from __future__ import annotations
 
 import argparse
-import math
 
 import yaml
 from torch import nn
 
-from sparsedet import load_config
 from sparsedet.compress import Plan, resolve_plan
 from sparsedet.compress.profile import PATTERNS
 from sparsedet.engine import run
+from sparsedet.engine.arguments import calibration_parser, factor, model_config
 from sparsedet.engine.calibration import load_images
-from sparsedet.engine.compression import compress, load_model, plan_compression
+from sparsedet.engine.compression import answer_metrics, compress, load_model, plan_compression
 from sparsedet.errors import InputError
 from sparsedet.files import new_folder
 
 TARGETS = ("params", "flops", "latency")
 
 
-def factor(text: str) -> float:
-    """Of ``12.4x`` or ``12.4``."""
-    value = float(text.removesuffix("x"))
-    if not 1 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a factor of at least 1")
-    return value
-
-
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="of the dense model")
-    parser.add_argument("--weights", metavar="FILE", help="default: MODEL.WEIGHTS of the config")
-    parser.add_argument(
-        "--images",
-        metavar="DIR|GLOB",
-        help="images like those that the model will see (default: those of DATASETS.TRAIN)",
-    )
-    parser.add_argument(
-        "--num-images", type=int, default=100, metavar="N", help="how many to take (default: 100)"
-    )
+    parser = calibration_parser(__doc__)
     for target in TARGETS:
         parser.add_argument(
             f"--target-{target}",
@@ -84,7 +63,6 @@ def parse_args() -> argparse.Namespace:
         help="do not calibrate; images only serve to plan (for comparison)",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args()
     args.targets = {t: getattr(args, f"target_{t}") for t in TARGETS}
     args.targets = {t: value for t, value in args.targets.items() if value is not None}
@@ -109,17 +87,19 @@ def read_plan(path: str, model: nn.Module) -> Plan:
 
 
 def compress_into(folder: str, args: argparse.Namespace) -> None:
-    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
-    cfg = load_config(args.config_file, [*args.opts, *weights])
+    cfg = model_config(args)
     model = load_model(cfg)
     plan = read_plan(args.plan, model) if args.plan else None
     images = load_images(cfg, args.images, args.num_images)
+    metrics = None if plan and args.weights_alone else answer_metrics(model, images)
     if plan is None:
+        included, excluded = args.include or ["*"], args.exclude or []
         plan = plan_compression(
-            model, images, args.targets, args.include or ["*"], args.exclude or [], args.patterns
+            model, images, metrics, args.targets, included, excluded, args.patterns
         )
-    calibrate = not args.weights_alone
-    report, times = compress(model, cfg, plan, images, folder, args.output, calibrate)
+    if args.weights_alone:
+        metrics = None
+    report, times = compress(model, cfg, plan, images, metrics, folder, args.output)
     for what, (before, after) in {
         "parameters (millions)": [count / 1e6 for count in report.parameters],
         "multiply-adds (billions)": [count / 1e9 for count in report.multiply_adds],

@@ -47,7 +47,7 @@ from sparsedet.analysis import (
 from sparsedet.data import generate_shapes
 from sparsedet.engine import Predictor, Trainer, run
 from sparsedet.engine.calibration import load_images
-from sparsedet.engine.compression import compress, load_model, plan_compression
+from sparsedet.engine.compression import answer_metrics, compress, load_model, plan_compression
 from sparsedet.files import new_folder, replacing
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "Shapes-Detection"
@@ -115,8 +115,9 @@ def compress_into(output: Path, cfg: CfgNode) -> CfgNode:
         with new_folder(str(output)) as folder:
             model = load_model(cfg)
             images = load_images(cfg, None, CALIBRATION_IMAGES)
-            plan = plan_compression(model, images, TARGETS)
-            compress(model, cfg, plan, images, folder, str(output))
+            metrics = answer_metrics(model, images)
+            plan = plan_compression(model, images, metrics, TARGETS)
+            compress(model, cfg, plan, images, metrics, folder, str(output))
     return load_config(str(config_file))
 
 

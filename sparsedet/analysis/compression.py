@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from tabulate import tabulate
 
 from ..compress import LayerPlan, Report
+from ..files import replacing
 from .latency import environment
-from .report import COLORS, _save, _tidy
+from .report import COLORS, pipe_table, save_figure, tidy
 
 Times = Mapping[str, tuple[float, float]]
 """Milliseconds (before, after) of layers by name."""
 
 LEGEND = (
     "Error is the mean square error of a layer's output on the calibration data, as a share of the "
-    "output's variance; its input comes from the compressed layers below. Multiply-adds are those "
-    "of convolutions and fully connected layers in one batch of calibration."
+    "output's variance, both weighed by how much they change the model's answers where that is "
+    "known; the layer's input comes from the compressed layers below. Multiply-adds are those of "
+    "convolutions and fully connected layers in one batch of calibration."
 )
 
 
@@ -45,10 +47,8 @@ def write_report(
     if times is not None or total is not None:
         facts = ", ".join(f"{name} {value}" for name, value in environment().items())
         parts.append(f"Times are medians, measured with {facts}.")
-    path = os.path.join(folder, "report.md")
-    with open(f"{path}.part", "w", encoding="utf-8") as file:
-        file.write("\n\n".join(parts) + "\n")
-    os.replace(f"{path}.part", path)
+    with replacing(os.path.join(folder, "report.md")) as temporary:
+        Path(temporary).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _totals_table(report: Report, total: tuple[float, float] | None) -> str:
@@ -62,7 +62,7 @@ def _totals_table(report: Report, total: tuple[float, float] | None) -> str:
         [name, form(before), form(after), f"{before / after:.1f}x" if after else "n/a"]
         for name, (before, after), form in totals
     ]
-    return _table(["", "before", "after", "ratio"], rows, left=[0])
+    return pipe_table(["", "before", "after", "ratio"], rows)
 
 
 def _layers_table(report: Report, times: Times | None) -> str:
@@ -79,12 +79,7 @@ def _layers_table(report: Report, times: Times | None) -> str:
     columns["of weights alone"] = [_error(layer.error_alone) for layer in layers]
     columns["samples"] = [str(layer.samples) for layer in layers]
     columns["note"] = [layer.note for layer in layers]
-    return _table(list(columns), list(zip(*columns.values())), left=[0, 1, len(columns) - 1])
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    align = ["left" if column in left else "right" for column in range(len(headings))]
-    return tabulate(rows, headings, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return pipe_table(list(columns), list(zip(*columns.values())), left=[0, 1, len(columns) - 1])
 
 
 def _plan(plan: LayerPlan) -> str:
@@ -130,7 +125,7 @@ def _plot(report: Report, times: Times | None, path: str) -> None:
     _bars(error, "error", [(layer.error_alone, layer.error) for layer in layers], colors)
     # Beyond 1 a constant would do better; how much better would only squeeze the others.
     error.set_xlim(0, min(1, error.get_xlim()[1]))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _bars(
@@ -146,5 +141,5 @@ def _bars(
     axes.set_xlabel(label)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=2, frameon=False)
     axes.tick_params(axis="y", length=0)
-    _tidy(axes)
+    tidy(axes)
     axes.grid(visible=False, axis="y")

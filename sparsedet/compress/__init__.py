@@ -4,6 +4,7 @@ from .calibrate import sparsify_calibrated_, sparsify_counted_
 from .curves import Option
 from .entries import plan_to_entries, resolve_plan
 from .latency import measure_latency, time_layers
+from .metric import Metric, output_metrics
 from .plan import LayerPlan, Plan, uniform_plan
 from .profile import LayerProfile, Profile, profile_layers
 from .projection import project_convolution, project_linear
@@ -16,11 +17,13 @@ __all__ = [
     "LayerPlan",
     "LayerProfile",
     "LayerReport",
+    "Metric",
     "Option",
     "Plan",
     "Profile",
     "Report",
     "measure_latency",
+    "output_metrics",
     "plan_for_targets",
     "plan_to_entries",
     "profile_layers",

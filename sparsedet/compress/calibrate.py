@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .fit import Fit, layer_fit
+from .metric import Metric
 from .observe import Forward, call_model, evaluating, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import Plan, compact_weights
 from .replay import Replay
 from .report import LayerReport, Report
 from .surgery import compact_twin, planned_layers, replace_modules, sparsify_
-from .survey import Sample, Survey
+from .survey import Sample, Survey, count_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def sparsify_calibrated_(
     plan: Plan,
     batches: Iterable[Any],
     forward: Forward = call_model,
+    metrics: Mapping[str, Metric] | None = None,
     progress: bool = False,
 ) -> Report:
     """Like :func:`sparsify_`, but each compact layer is fitted to the outputs of the dense model.
@@ -47,6 +49,8 @@ def sparsify_calibrated_(
         model: it runs in eval mode, and keeps the modes that it had.
         batches: what ``forward`` takes; all are held in memory.
         forward: runs the model on one batch.
+        metrics: of layers by name, as :func:`output_metrics` gives them; where there is none, all
+            outputs count alike.
         progress: show a bar.
 
     Raises:
@@ -59,15 +63,18 @@ def sparsify_calibrated_(
         raise InputError("calibration needs inputs, and there are none")
     layers = planned_layers(model, plan)
     twins = {name: compact_twin(layers[name], plan[name], project=True) for name in plan}
-    parameters = _count_parameters(model)
+    parameters = count_parameters(model)
     with evaluating(model):
         survey = Survey(model, layers, batches, forward)
-        fits = {name: layer_fit(layers[name], twins[name]) for name in survey.outputs}
+        fits = {
+            name: layer_fit(layers[name], twins[name], (metrics or {}).get(name, Metric()))
+            for name in survey.outputs
+        }
         fits = {name: fit for name, fit in fits.items() if fit}
         passes = _Passes(model, layers, fits, survey, batches, forward, progress)
         try:
             passes.run_dense()
-            for name in [n for n in survey.outputs if n in fits]:
+            for name in fits:
                 passes.run_up_to(name)
                 replace_modules(model, {layers[name]: twins[name]})
             replace_modules(model, {layers[name]: twins[name] for name in plan})
@@ -92,7 +99,7 @@ def sparsify_counted_(
     For comparison with :func:`sparsify_calibrated_`, which takes the same arguments.
     """
     layers = planned_layers(model, plan)
-    parameters = _count_parameters(model)
+    parameters = count_parameters(model)
     with evaluating(model):
         survey = Survey(model, layers, list(batches), forward)
     sparsify_(model, plan)
@@ -230,10 +237,6 @@ def _summary(
     saved = sum(before - after for r in reports.values() for before, after in [r.multiply_adds])
     return Report(
         reports,
-        (parameters, _count_parameters(model)),
+        (parameters, count_parameters(model)),
         (survey.multiply_adds, survey.multiply_adds - saved),
     )
-
-
-def _count_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..kernels import sparse_kernels
-from .patches import kernel_columns, weight_matrix
+from .patches import kernel_columns
 from .plan import LayerPlan, compact_weights
 from .regression import Regression, Spectra
 from .statistics import Statistics
@@ -36,7 +36,7 @@ class Option:
 
 
 def convolution_options(
-    conv: nn.Conv2d, statistics: Statistics, patterns: Sequence[str]
+    conv: nn.Conv2d, statistics: Statistics, weight: torch.Tensor, patterns: Sequence[str]
 ) -> list[Option]:
     """The dense convolution and then, pattern by pattern, smaller and smaller fusions.
 
@@ -45,10 +45,11 @@ def convolution_options(
 
     Args:
         statistics: of the convolution's patches and its own outputs, regularised.
+        weight: (C, D), what gives these outputs.
     """
     # Comparing options needs no double precision.
     xx, yx, yy = statistics.xx.float(), statistics.yx.float(), statistics.yy.float()
-    weight = weight_matrix(conv.weight).to(xx)
+    weight = weight.to(xx)
     options = [Option(None, conv.weight.numel(), 0.0)]
     for pattern in patterns:
         kernels = sparse_kernels(pattern, conv.kernel_size)

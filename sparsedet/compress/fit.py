@@ -9,6 +9,7 @@ from torch import nn
 
 from ..layers import LowRankLinear, SparseFusionConv2d
 from .low_rank import LowRankRegression
+from .metric import Metric
 from .patches import kernel_columns, weight_matrix
 from .projection import balance, set_low_rank
 from .regression import Regression
@@ -31,6 +32,9 @@ class ConvolutionFit:
     ``compact`` comes with its weights-alone projection, and keeps it in the rare case that this is
     the better of the two on the samples.
 
+    Args:
+        metric: in which the errors of the outputs are made small, and given.
+
     Attributes:
         size: numbers in a patch.
         wanted: about how many samples to :meth:`add`.
@@ -39,8 +43,8 @@ class ConvolutionFit:
         error, error_alone: as in :class:`LayerReport`, once solved.
     """
 
-    def __init__(self, dense: nn.Conv2d, compact: SparseFusionConv2d):
-        self.dense, self.compact = dense, compact
+    def __init__(self, dense: nn.Conv2d, compact: SparseFusionConv2d, metric: Metric):
+        self.dense, self.compact, self.metric = dense, compact, metric
         outputs, self.size = dense.out_channels, dense.weight[0].numel()
         self.wanted = max(PATCHES * self.size, ROWS)
         self.work = self.size * (self.size + outputs) * (self.wanted + self.size + 2 * TURNS)
@@ -51,14 +55,14 @@ class ConvolutionFit:
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Patches of the compact network's input and the dense layer's outputs there."""
         self.samples += len(x)
-        self.moments.add(x, y)
+        self.moments.add(x, self.metric.weigh(y.T).T)
 
     def solve(self) -> None:
         """Set the compact layer."""
         statistics = self.moments.statistics()
-        weight = weight_matrix(self.dense.weight).to(statistics.xx)
+        weight = self.metric.weigh(weight_matrix(self.dense.weight).to(statistics.xx))
         statistics.regularize_(weight)
-        alone = weight_matrix(self.compact.dense_weight()).to(weight)
+        alone = self.metric.weigh(weight_matrix(self.compact.dense_weight()).to(weight))
         self.error_alone = statistics.error(alone, self._offset(alone, statistics))
 
         blocks = [kernel_columns(kernel, self.dense) for kernel in self.compact.kernels]
@@ -73,16 +77,18 @@ class ConvolutionFit:
         self.error, least = statistics.error(fitted), statistics.error(alone)
         if self.error <= least:
             for m, (fusion, sparse) in enumerate(factors):
-                self._set_kernel(m, *balance(fusion, sparse))
+                self._set_kernel(m, *balance(self.metric.unweigh(fusion), sparse))
         else:
             self.error, fitted = least, alone
         if self.dense.bias is not None:
-            self.compact.fusion.bias.copy_(statistics.y - fitted @ statistics.x)
+            bias = statistics.y - fitted @ statistics.x
+            self.compact.fusion.bias.copy_(self.metric.unweigh(bias))
 
     def _offset(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor | None:
         if self.dense.bias is None:
             return None
-        return weight @ statistics.x + self.dense.bias.to(weight) - statistics.y
+        bias = self.metric.weigh(self.dense.bias.to(weight))
+        return weight @ statistics.x + bias - statistics.y
 
     def _set_kernel(self, m: int, fusion: torch.Tensor, sparse: torch.Tensor) -> None:
         # A rank above that of the regression stores zeros.
@@ -96,8 +102,8 @@ class ConvolutionFit:
 class LinearFit:
     """A low-rank pair in the place of a fully connected layer, with the same attributes."""
 
-    def __init__(self, dense: nn.Linear, compact: LowRankLinear):
-        self.dense, self.compact = dense, compact
+    def __init__(self, dense: nn.Linear, compact: LowRankLinear, metric: Metric):
+        self.dense, self.compact, self.metric = dense, compact, metric
         outputs, self.size = dense.out_features, dense.in_features
         self.wanted = ROWS
         self.work = self.size * (ROWS + outputs) ** 2
@@ -112,25 +118,28 @@ class LinearFit:
 
     def solve(self) -> None:
         """Set the compact layer."""
-        bias = self.dense.bias
+        bias, weigh = self.dense.bias, self.metric.weigh
         x, y = (torch.cat(parts) for parts in zip(*self._rows))
         self._rows.clear()
-        regression = LowRankRegression(x, y, self.dense.weight, centered=bias is not None)
-        alone = self.compact.expand.weight, self.compact.reduce.weight
+        regression = LowRankRegression(
+            x, weigh(y.T).T, weigh(self.dense.weight), centered=bias is not None
+        )
+        alone = weigh(self.compact.expand.weight), self.compact.reduce.weight
         centered = torch.zeros_like(regression.mean_y)
         offset = centered
         if bias is not None:
-            offset = bias + _map(alone, regression.mean_x) - regression.mean_y
+            offset = weigh(bias) + _map(alone, regression.mean_x) - regression.mean_y
         self.error_alone = regression.error(*alone, offset)
 
         factors = regression.factors(self.compact.rank)
         self.error, least = regression.error(*factors, centered), regression.error(*alone, centered)
         if self.error <= least:
-            set_low_rank(self.compact, *factors)
+            set_low_rank(self.compact, self.metric.unweigh(factors[0]), factors[1])
         else:
             self.error, factors = least, alone
         if bias is not None:
-            self.compact.expand.bias.copy_(regression.mean_y - _map(factors, regression.mean_x))
+            offset = regression.mean_y - _map(factors, regression.mean_x)
+            self.compact.expand.bias.copy_(self.metric.unweigh(offset))
 
 
 def _map(factors: tuple[torch.Tensor, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -141,8 +150,8 @@ def _map(factors: tuple[torch.Tensor, torch.Tensor], x: torch.Tensor) -> torch.T
 Fit = Union[ConvolutionFit, LinearFit]
 
 
-def layer_fit(dense: nn.Module, compact: nn.Module) -> Fit | None:
+def layer_fit(dense: nn.Module, compact: nn.Module, metric: Metric) -> Fit | None:
     """How to calibrate ``compact``; None for a grouped convolution, which keeps its projection."""
     if isinstance(dense, nn.Linear):
-        return LinearFit(dense, compact)
-    return ConvolutionFit(dense, compact) if dense.groups == 1 else None
+        return LinearFit(dense, compact, metric)
+    return ConvolutionFit(dense, compact, metric) if dense.groups == 1 else None

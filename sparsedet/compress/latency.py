@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ..clock import now
 from ..errors import InputError
 from .curves import Option
 from .observe import Forward, call_model, evaluating, observe
@@ -172,22 +172,15 @@ def _medians(functions: Sequence[Callable], inputs: Sequence[Any]) -> list[float
     for function in functions:
         _milliseconds(function, inputs)  # to warm up
     samples: list[list[float]] = [[] for _ in functions]
-    start = time.perf_counter()
-    while len(samples[0]) < ROUNDS or time.perf_counter() - start < SECONDS * len(functions):
+    start = now()
+    while len(samples[0]) < ROUNDS or now() - start < SECONDS * len(functions):
         for function, times in zip(functions, samples):
             times.append(_milliseconds(function, inputs))
     return [median(times) for times in samples]
 
 
 def _milliseconds(function: Callable, inputs: Sequence[Any]) -> float:
-    _synchronize()
-    start = time.perf_counter()
+    start = now()
     for x in inputs:
         function(x)
-    _synchronize()
-    return 1000.0 * (time.perf_counter() - start)
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    return 1000.0 * (now() - start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ from ..errors import InputError
 from .curves import Option, convolution_options, linear_options
 from .fit import ROWS
 from .low_rank import white_variance
+from .metric import Metric
 from .observe import Forward, call_model, evaluating, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import can_fuse, choose_layers, compact_layers, dense_layers
 from .statistics import Moments
-from .survey import Sample, Survey
+from .survey import Sample, Survey, count_parameters
 
 PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")
 
@@ -58,6 +59,7 @@ def profile_layers(
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     patterns: Sequence[str] = PATTERNS,
+    metrics: Mapping[str, Metric] | None = None,
     progress: bool = False,
 ) -> Profile:
     """What compression would do to each layer by itself, on the dense model's own activations.
@@ -66,7 +68,8 @@ def profile_layers(
     and so does what the forward pass never calls.
 
     Args:
-        batches, forward, progress: as for :func:`sparsify_calibrated_`. A third as many batches do.
+        batches, forward, metrics, progress: as for :func:`sparsify_calibrated_`. A third as many
+            batches do.
         include, exclude: shell-style patterns of layer names.
         patterns: those among which to choose, layer by layer.
 
@@ -91,7 +94,12 @@ def profile_layers(
         profiles = {}
         with tqdm(desc="planning", total=len(expected), unit="layer", disable=not progress) as bar:
             for names in _groups({name: layers[name] for name in expected}):
-                collectors = {name: _Collector(layers[name], sample, name) for name in names}
+                collectors = {
+                    name: _Collector(
+                        layers[name], sample, name, (metrics or {}).get(name, Metric())
+                    )
+                    for name in names
+                }
                 visits = {layers[name]: collectors[name].collect for name in names}
                 for _ in observe(model, batches, forward, visits):
                     pass
@@ -99,16 +107,15 @@ def profile_layers(
                     options = collectors.pop(name).options(patterns)
                     profiles[name] = LayerProfile(survey.outputs[name], options)
                     bar.update()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Profile(profiles, parameters, survey.multiply_adds)
+    return Profile(profiles, count_parameters(model), survey.multiply_adds)
 
 
 class _Collector:
     """What one layer sees, and then its options."""
 
-    def __init__(self, layer: nn.Module, sample: Sample, name: str):
+    def __init__(self, layer: nn.Module, sample: Sample, name: str, metric: Metric):
         self.layer, self.sample, self.name = layer, sample, name
-        self.weight = weight_matrix(layer.weight).float()
+        self.weight = metric.weigh(weight_matrix(layer.weight).float())
         self.centered = layer.bias is not None
         self.moments = Moments(self.centered)
         self.rows: list[torch.Tensor] = []
@@ -134,9 +141,9 @@ class _Collector:
             covariance = y.T @ y + white_variance(x) * (self.weight @ self.weight.T)
             return linear_options(self.layer, covariance)
         statistics = self.moments.statistics()
-        statistics.regularize_(weight_matrix(self.layer.weight).to(statistics.xx))
+        statistics.regularize_(self.weight.to(statistics.xx))
         fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]
-        return convolution_options(self.layer, statistics, fitting)
+        return convolution_options(self.layer, statistics, self.weight, fitting)
 
 
 def _wanted(layer: nn.Module) -> int:

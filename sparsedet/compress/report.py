@@ -15,8 +15,9 @@ class LayerReport:
         weights: (before, after); these are also its multiply-adds at one output position.
         outputs: output positions in one batch of calibration, the mean of a few.
         error: mean square error of the layer's output, before norm and activation, on the
-            calibration data, as a share of the output's variance. Its input comes from the
-            compressed layers below, so their errors are in it. None: not measured.
+            calibration data, as a share of the output's variance, in the layer's
+            :class:`Metric`. Its input comes from the compressed layers below, so their errors are
+            in it. None: not measured.
         error_alone: the same for the projection of the weights alone, on the same input.
         samples: number of output positions that were looked at.
         note: what the reader should know; mostly empty.

@@ -16,6 +16,11 @@ from .patches import count_patches
 COUNTED_BATCHES = 4
 
 
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters, trainable or not. Buffers (frozen batch norm) are not parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 class Survey:
     """Counts for one batch, as the mean of a few batches that are run for it.
 

@@ -14,6 +14,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from torch import nn
+from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from ..deploy.inputs import find_images, read_image
@@ -93,7 +94,8 @@ def run_detector(model: nn.Module, image: CalibrationImage) -> None:
     steps = [getattr(model, "proposal_generator", None), *cascade]
 
     def fix(module, args, output):
-        return image.outputs.setdefault(steps.index(module), output)
+        # Detached: what is recorded must not hold a graph of gradients.
+        return image.outputs.setdefault(steps.index(module), _detached(output))
 
     handles = [step.register_forward_hook(fix) for step in steps if step is not None]
     try:
@@ -101,3 +103,7 @@ def run_detector(model: nn.Module, image: CalibrationImage) -> None:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _detached(output: Any) -> Any:
+    return tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, output)

@@ -16,10 +16,12 @@ from ..analysis import compare_latency, write_report
 from ..checkpoint import SparseDetCheckpointer
 from ..compress import (
     Cost,
+    Metric,
     Plan,
     Profile,
     Report,
     measure_latency,
+    output_metrics,
     plan_for_targets,
     plan_to_entries,
     profile_layers,
@@ -39,10 +41,13 @@ PREDICTORS = ("cls_score", "bbox_pred", "objectness_logits", "anchor_deltas", "p
 PROFILED = 3
 """Planning looks at every third image: to compare options takes fewer than to fit one."""
 
+DIFFERENTIATED = 6
+"""Metrics come from every sixth image: there are hundreds of positions in each."""
+
 FINETUNING = 4
 """A compressed model is fine-tuned for this share of the dense model's schedule."""
 
-TIMED_IMAGES = 5
+TIMED_IMAGES = 2
 
 PLAN_HEADER = """\
 # Layer by layer: the pattern and the rank of each of its sparse kernels, or one low rank. The rest
@@ -62,9 +67,19 @@ def load_model(cfg: CfgNode) -> nn.Module:
     return model.eval()
 
 
+def answer_metrics(model: nn.Module, images: Sequence[CalibrationImage]) -> dict[str, Metric]:
+    """For each layer of a dense detector, what its errors do to the predicted classes and boxes."""
+    layers = dense_layers(model)
+    answers = {name: layer for name, layer in layers.items() if name.endswith(PREDICTORS)}
+    inner = {name: layer for name, layer in layers.items() if name not in answers}
+    some = images[::DIFFERENTIATED]
+    return output_metrics(model, inner, answers.values(), some, run_detector, progress=True)
+
+
 def plan_compression(
     model: nn.Module,
     images: Sequence[CalibrationImage],
+    metrics: Mapping[str, Metric],
     targets: Mapping[str, float],
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
@@ -75,6 +90,7 @@ def plan_compression(
     No layer becomes slower on this machine, unless the targets cannot be met otherwise.
 
     Args:
+        metrics: from :func:`answer_metrics`.
         targets: the factors by which "params", "flops" and "latency" are to shrink.
         include, exclude: shell-style patterns of layer names. The last layers, which predict
             classes and boxes, stay dense in any case.
@@ -86,7 +102,9 @@ def plan_compression(
     predictors = [name for name in dense_layers(model) if name.endswith(PREDICTORS)]
     exclude = [*exclude, *predictors]
     some = images[::PROFILED]
-    profile = profile_layers(model, some, run_detector, include, exclude, patterns, progress=True)
+    profile = profile_layers(
+        model, some, run_detector, include, exclude, patterns, metrics, progress=True
+    )
     latency = measure_latency(model, profile, some, run_detector, progress=True)
     costs = {"latency": latency}
     try:
@@ -126,17 +144,17 @@ def compress(
     cfg: CfgNode,
     plan: Plan,
     images: Sequence[CalibrationImage],
+    metrics: Mapping[str, Metric] | None,
     folder: str,
     output: str,
-    calibrate: bool = True,
 ) -> tuple[Report, tuple[float, float]]:
     """Compress a dense model in place, and write all that is to be kept of it.
 
     Args:
         cfg: of the dense model.
+        metrics: from :func:`answer_metrics`; None to project the weights alone, for comparison.
         folder: where to write config.yaml, model.pth, plan.yaml, report.md and layers.png.
         output: where that folder will be at last.
-        calibrate: fit to the images; otherwise project the weights alone, for comparison.
 
     Returns:
         what became of the layers, and milliseconds per image (before, after)
@@ -148,10 +166,10 @@ def compress(
     entries = plan_to_entries(plan, model)
     dense = copy.deepcopy(model)
     times = time_layers(model, plan, images, run_detector, progress=True)
-    if calibrate:
-        report = sparsify_calibrated_(model, plan, images, run_detector, progress=True)
-    else:
+    if metrics is None:
         report = sparsify_counted_(model, plan, images, run_detector)
+    else:
+        report = sparsify_calibrated_(model, plan, images, run_detector, metrics, progress=True)
     timed = [image.inputs for image in images[:TIMED_IMAGES]]
     latency = compare_latency({"dense": dense, "sparse": model}, timed)
     total = latency["dense"].median, latency["sparse"].median

@@ -1,0 +1,123 @@
+"""In which metric the errors of a layer's outputs count: by what they change in the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from .observe import Forward, call_model, evaluating
+
+FLOOR = 0.1
+"""What a direction counts at least, as a share of the mean. The answers hardly depend on many
+directions, but they do on other images, and after fine-tuning."""
+
+
+class Metric:
+    """Errors e of C outputs count as ``|R^T e|^2``; in coordinates ``R^T y`` all count alike.
+
+    Args:
+        matrix: (C, C), R R^T up to a factor; None if all outputs count alike as they are.
+    """
+
+    def __init__(self, matrix: torch.Tensor | None = None):
+        self.root = None
+        if matrix is not None:
+            matrix = matrix.double() / matrix.diagonal().mean()
+            self.root = torch.linalg.cholesky(matrix + FLOOR * torch.eye(len(matrix)).to(matrix))
+
+    def weigh(self, outputs: torch.Tensor) -> torch.Tensor:
+        """``R^T y`` of (C,) or (C, n)."""
+        return outputs if self.root is None else self.root.T.to(outputs) @ outputs
+
+    def unweigh(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`weigh`, in float64."""
+        if self.root is None:
+            return outputs
+        columns = outputs.double().reshape(len(outputs), -1)
+        solved = torch.linalg.solve_triangular(self.root.T, columns, upper=True)
+        return solved.reshape(outputs.shape)
+
+
+def output_metrics(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    answers: Iterable[nn.Module],
+    batches: Sequence[Any],
+    forward: Forward = call_model,
+    progress: bool = False,
+) -> dict[str, Metric]:
+    """For each layer, what errors in its outputs do to the answers of the model.
+
+    To first order an error e at one position changes the answers by J e, with J their derivative,
+    and ``e^T E[J^T J] e`` is the mean square of that. The expectation over positions is estimated
+    from gradients of randomly signed sums of the answers (Hutchinson). The outputs of each module
+    in ``answers`` count in units of their own standard deviation, whatever their number: class
+    scores as much as box offsets.
+
+    Args:
+        layers: convolutions and fully connected layers by name.
+        answers: modules whose outputs are what the model is for.
+        batches, forward, progress: as for :func:`sparsify_calibrated_`; a few batches do.
+
+    Returns:
+        a metric for each layer on which the answers depend
+    """
+    answers, sums = list(answers), {}
+    generator = torch.Generator().manual_seed(0)
+    with evaluating(model):
+        for batch in tqdm(batches, desc="sensitivity", unit="batch", disable=not progress):
+            for name, gradient in _gradients(model, layers, answers, batch, forward, generator):
+                channels = 1 if isinstance(layers[name], nn.Conv2d) else -1
+                rows = gradient.movedim(channels, -1).flatten(0, -2)
+                sums[name] = sums.get(name, 0.0) + (rows.T @ rows).double()
+    return {name: Metric(matrix) for name, matrix in sums.items() if matrix.any()}
+
+
+def _gradients(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    answers: Sequence[nn.Module],
+    batch: Any,
+    forward: Forward,
+    generator: torch.Generator,
+) -> list[tuple[str, torch.Tensor]]:
+    """Of a randomly weighted sum of the answers, with respect to the outputs of each call."""
+    names: list[str] = []
+    outputs: list[torch.Tensor] = []
+    total: list[torch.Tensor] = []
+
+    def keep(name, module, args, y):
+        names.append(name)
+        outputs.append(y if y.requires_grad else y.detach().requires_grad_())
+        return outputs[-1].clone()  # what follows may work in place
+
+    def answer(module, args, y):
+        if y.requires_grad and y.numel() > 1:
+            signs = torch.randint(2, y.shape, generator=generator).to(y) * 2 - 1
+            scale = y.detach().std().clamp(min=1e-12) * y.numel() ** 0.5
+            total.append((signs * y).sum() / scale)
+
+    hooks = {layer: partial(keep, name) for name, layer in layers.items()}
+    hooks.update(dict.fromkeys(answers, answer))
+    with _hooked(hooks), torch.enable_grad():
+        forward(model, batch)
+        if not outputs or not total:
+            return []
+        gradients = torch.autograd.grad(sum(total), outputs, allow_unused=True)
+    return [(name, gradient) for name, gradient in zip(names, gradients) if gradient is not None]
+
+
+@contextmanager
+def _hooked(hooks: Mapping[nn.Module, Callable]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
