@@ -14,25 +14,36 @@ from .model_info import KEY
 Graph = Callable[[np.ndarray], "tuple[np.ndarray, np.ndarray, np.ndarray]"]
 
 
-def load_graph(path: str, engine: str, threads: int | None) -> tuple[Graph, str]:
+def load_graph(
+    path: str, engine: str, threads: int | None, precision: str = "f32"
+) -> tuple[Graph, str]:
     """The graph in a file, ready to run on the CPU, and its metadata, "" for none.
 
+    Args:
+        precision: what the engine computes in, where the file is not int8: "f32" or "bf16".
+
     Raises:
-        InputError: an unknown engine, one that is not installed, a file that it cannot load.
+        InputError: an unknown engine, one that is not installed, a file that it cannot load, a
+            precision that the engine or this processor lacks.
     """
     if engine not in ENGINES:
         raise InputError(f"there is no engine {engine!r}; one of {', '.join(ENGINES)}")
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such model file")
+    if precision not in PRECISIONS[engine]:
+        known = ", ".join(PRECISIONS[engine])
+        raise InputError(f"{engine} does not compute in {precision!r}; one of {known}")
     try:
-        return ENGINES[engine](path, threads)
+        return ENGINES[engine](path, threads, precision)
+    except InputError:
+        raise
     except ImportError as error:
         raise InputError(f"{engine} cannot be imported: pip install {engine}") from error
     except Exception as error:  # each engine has errors of its own
         raise InputError(f"{path}: not a model that {engine} can load, or truncated") from error
 
 
-def _onnxruntime(path: str, threads: int | None) -> tuple[Graph, str]:
+def _onnxruntime(path: str, threads: int | None, precision: str) -> tuple[Graph, str]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -44,13 +55,16 @@ def _onnxruntime(path: str, threads: int | None) -> tuple[Graph, str]:
     return lambda image: tuple(session.run(None, {"image": image})), metadata
 
 
-def _openvino(path: str, threads: int | None) -> tuple[Graph, str]:
+def _openvino(path: str, threads: int | None, precision: str) -> tuple[Graph, str]:
     import openvino
 
     core = openvino.Core()
+    # Without bf16 it would compute in f32, and not say so.
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise InputError("openvino: this processor does not compute in bf16")
     model = core.read_model(path)
-    # OpenVINO would choose bfloat16 where the processor has it.
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    # By itself OpenVINO would choose bf16 where the processor has it.
+    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
     request = core.compile_model(model, "CPU", options).create_infer_request()
@@ -64,3 +78,4 @@ def _openvino(path: str, threads: int | None) -> tuple[Graph, str]:
 
 
 ENGINES = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+PRECISIONS = {"onnxruntime": ("f32",), "openvino": ("f32", "bf16")}

@@ -14,7 +14,7 @@ from torch import nn
 
 from .. import __version__
 from ..errors import InputError
-from .graph import DetectionGraph
+from .graph import DetectionGraph, smallest_side
 from .model_info import KEY, ModelInfo
 
 PRECISIONS = ("f32", "f16", "int8")
@@ -53,14 +53,12 @@ def export(
         if is_needed and importlib.util.find_spec(name) is None:
             raise InputError(f"{name} is needed to export to {path}: pip install {name}")
     graph = DetectionGraph(model)
-    backbone = model.backbone
-    strides = [feature.stride for feature in backbone.output_shape().values()]
     info = ModelInfo(
         class_names=list(class_names),
         format=model.input_format,
         min_size=min_size,
         max_size=max_size,
-        smallest_side=1 if backbone.size_divisibility else max(strides),  # the former are padded
+        smallest_side=smallest_side(model.backbone),
         score_threshold=model.roi_heads.box_predictor.test_score_thresh,
         precision=precision,
         version=__version__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,16 +48,23 @@ class Detector:
         path: a file that tools/export_model.py wrote, .onnx, or .xml for OpenVINO alone.
         engine: "onnxruntime" or "openvino".
         threads: of the CPU; the engine's own choice if None.
+        precision: what the engine computes in: "f32", or "bf16" in OpenVINO alone, where the
+            processor has it. What is int8 in the file stays so.
 
     Raises:
-        InputError: the engine is not installed; the file is missing, truncated, or another model's.
+        InputError: the engine is not installed or lacks the precision; the file is missing,
+            truncated, or another model's.
     """
 
     def __init__(
-        self, path: str | os.PathLike, engine: str = "onnxruntime", threads: int | None = None
+        self,
+        path: str | os.PathLike,
+        engine: str = "onnxruntime",
+        threads: int | None = None,
+        precision: str = "f32",
     ):
-        path = os.fspath(path)
-        self._graph, metadata = load_graph(path, engine, threads)
+        self.path = path = os.fspath(path)
+        self._graph, metadata = load_graph(path, engine, threads, precision)
         try:
             self.info = ModelInfo.from_json(metadata)
         except (TypeError, ValueError) as error:
@@ -80,6 +88,20 @@ class Detector:
         classes = classes[kept]
         names = [self.info.class_names[c] for c in classes]
         return Detections(boxes[kept], scores[kept], classes, names)
+
+    def above(self, score: float) -> Callable[[np.ndarray], Detections]:
+        """This detector, with only the detections of a greater score.
+
+        Raises:
+            InputError: the exported model itself has a greater threshold.
+        """
+        least = self.info.score_threshold
+        if score < least:
+            raise InputError(
+                f"a score threshold of {score}: {self.path} was exported with "
+                f"MODEL.ROI_HEADS.SCORE_THRESH_TEST {least}, and gives nothing below"
+            )
+        return lambda image: self(image).above(score)
 
 
 def preprocess(image: np.ndarray, info: ModelInfo) -> np.ndarray:

@@ -1,0 +1,55 @@
+"""What an engine computes in."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sparsedet.deploy import Detector
+from sparsedet.deploy.engines import load_graph
+from sparsedet.errors import InputError
+
+WEIGHTS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+IMAGE = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def product(tmp_path):
+    """A file of the graph image @ WEIGHTS, three times."""
+    outputs = ("boxes", "scores", "classes")
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, IMAGE.shape)
+    nodes = [helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT)]
+    nodes += [helper.make_node("MatMul", ["pixels", "weights"], [name]) for name in outputs]
+    shape = (8, 8, 4)
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs]
+    weights = [numpy_helper.from_array(WEIGHTS, "weights")]
+    graph = helper.make_graph(nodes, "product", [image], infos, weights)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "model.onnx")
+    return str(tmp_path / "model.onnx")
+
+
+def test_openvino_computes_in_bf16_where_that_is_asked_for(product):
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no bf16")
+    exact = IMAGE @ WEIGHTS
+    plain, _, _ = load_graph(product, "openvino", 1)[0](IMAGE)
+    half, _, _ = load_graph(product, "openvino", 1, "bf16")[0](IMAGE)
+    scale = np.abs(exact).max()
+    assert np.abs(plain - exact).max() < 1e-5 * scale
+    assert 1e-4 * scale < np.abs(half - exact).max() < 2**-7 * scale
+
+
+def test_a_precision_that_is_not_there(product, monkeypatch):
+    with pytest.raises(InputError, match="onnxruntime does not compute in 'bf16'; one of f32$"):
+        Detector(product, precision="bf16")
+    with pytest.raises(InputError, match="openvino does not compute in 'int8'; one of f32, bf16$"):
+        Detector(product, "openvino", precision="int8")
+    core = SimpleNamespace(get_property=lambda device, name: ["FP32", "INT8"])
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
+    with pytest.raises(InputError, match="openvino: this processor does not compute in bf16$"):
+        Detector(product, "openvino", precision="bf16")

@@ -1,0 +1,86 @@
+#!/usr/bin/env python
+"""Try exported detectors on a web page: drop a picture, and see what each finds, side by side.
+
+    python tools/web_demo.py --model dense.onnx sparse.onnx
+
+Each picture is shown with the time and the file size of every model; the others are compared with
+the first. Neither detectron2 nor torch is needed. The page is for this machine alone, and neither
+it nor its pictures leave the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+
+from sparsedet.cli import run
+from sparsedet.deploy import Detector
+from sparsedet.deploy.engines import ENGINES
+from sparsedet.deploy.web import Model, create_app
+from sparsedet.errors import InputError
+
+HOST = "127.0.0.1"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="files that tools/export_model.py wrote",
+    )
+    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=0.5,
+        metavar="SCORE",
+        help="the least score of a detection, 0 to 1 (default: 0.5)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="of the page; 0 for any free one (default: 8000)"
+    )
+    args = parser.parse_args()
+    if not 0 <= args.confidence_threshold <= 1:
+        parser.error("--confidence-threshold is from 0 to 1")
+    if args.threads is not None and args.threads < 1:
+        parser.error("--threads is at least 1")
+    if not 0 <= args.port <= 65535:
+        parser.error("--port is from 0 to 65535")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    models = [load_model(path, args) for path in args.model]
+    app = create_app(
+        models,
+        f"{args.engine}, threads: {args.threads or 'all'}; "
+        f"detections above a score of {args.confidence_threshold}",
+    )
+    from werkzeug.serving import make_server  # Flask's; there is none without it
+
+    try:
+        listener = socket.create_server((HOST, args.port))
+    except OSError as error:
+        raise InputError(f"--port {args.port}: {error.strerror}; choose another") from error
+    with listener:
+        server = make_server(HOST, args.port, app, threaded=True, fd=listener.fileno())
+        print(f"the page is http://{HOST}:{server.port} until Ctrl-C", flush=True)
+        server.serve_forever()
+
+
+def load_model(path: str, args: argparse.Namespace) -> Model:
+    detector = Detector(path, args.engine, args.threads)
+    files = [path, path[:-4] + ".bin"] if path.endswith(".xml") else [path]
+    return Model(path, detector.above(args.confidence_threshold), sum(map(os.path.getsize, files)))
+
+
+if __name__ == "__main__":
+    run(main)
