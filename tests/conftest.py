@@ -5,8 +5,17 @@ import runpy
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
+import yaml
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
+
+from sparsedet import load_config
+from sparsedet.engine import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,3 +40,64 @@ def run_tool(monkeypatch, capfd):
         return status, capfd.readouterr().err.splitlines()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """Make smooth colours, (height, width, 3) uint8."""
+
+    def make(height, width, seed=0):
+        small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def kitchen(tmp_path_factory):
+    """Folder with config.yaml and model.pth of a small detector with random, confident weights."""
+    folder = tmp_path_factory.mktemp("kitchen")
+    classes = ["cup", "plate", "spoon"]
+    dataset = {"format": "voc", "root": "nowhere", "split": "test", "classes": classes}
+    config = {
+        "_BASE_": str(ROOT / "configs" / "Base-RCNN-VGG-16.yaml"),
+        "MODEL": {
+            "DEVICE": "cpu",
+            "WEIGHTS": str(folder / "model.pth"),
+            "VGG": {"DEPTH": 11, "WIDTH_MULTIPLIER": 0.125},
+            "ROI_HEADS": {"NUM_CLASSES": 3},
+            "ROI_BOX_HEAD": {"FC_DIM": 32},
+            "RPN": {"POST_NMS_TOPK_TEST": 20},
+        },
+        "INPUT": {"MIN_SIZE_TEST": 64, "MAX_SIZE_TEST": 128},
+        "DATASETS": {"TEST": ["kitchen_test"], "REGISTER": {"kitchen_test": dataset}},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.manual_seed(0)
+    detector = build_model(load_config(str(folder / "config.yaml")))
+    with torch.no_grad():
+        detector.roi_heads.box_predictor.cls_score.weight.normal_(std=20.0)
+    DetectionCheckpointer(detector, str(folder)).save("model")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def expected(kitchen):
+    """Image and least score to what is to be found there, as the predictor itself finds it."""
+    predictor = Predictor(load_config(str(kitchen / "config.yaml")))
+    names = predictor.metadata.thing_classes
+
+    def detect(image, least):
+        found = predictor(image)["instances"]
+        found = found[found.scores > least]
+        assert len(found) > 0
+        return [
+            (names[c], pytest.approx(score, abs=1e-4), pytest.approx(box, abs=0.01))
+            for c, score, box in zip(
+                found.pred_classes.tolist(),
+                found.scores.tolist(),
+                found.pred_boxes.tensor.tolist(),
+            )
+        ]
+
+    return detect

@@ -11,13 +11,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
 from PIL import Image
 
 from sparsedet.analysis import count_flops, machine
-from sparsedet.analysis.benchmark import (
-    Engine,
-    benchmark,
-    benchmark_table,
-    plot_benchmark,
-    speedups,
-)
+from sparsedet.analysis.benchmark import Engine, benchmark
+from sparsedet.analysis.benchmark_report import benchmark_table, plot_benchmark, speedups
 from sparsedet.analysis.machine import Machine, measure_machine
 from sparsedet.analysis.memory import peak_rss_mb
 from sparsedet.analysis.stages import STAGES, fix_proposals, stage_bounds, time_stages
@@ -186,6 +181,13 @@ def test_ratios_are_between_equal_engines():
     assert speedups(rows, "sparse") == [pytest.approx(1 / 3), None, None]
 
 
+def test_ratios_are_within_a_setting():
+    rows = _rows()[:2]
+    slower = [{**row, "proposals": 99, "ms_median": 2 * row["ms_median"]} for row in rows]
+    slower[1]["ms_median"] = 150.0
+    assert speedups(rows + slower, "dense") == [None, 3.0, None, 4.0]
+
+
 def test_tables():
     whole, stages = benchmark_table(_rows(), "dense").split("\n\n")
     _, _, dense, sparse, exported = whole.splitlines()
@@ -196,6 +198,27 @@ def test_tables():
     assert len(stages.splitlines()) == 4
     assert "| 2.0 (0.5) |" in stages.replace("  ", " ")
     assert "x)" not in benchmark_table(_rows())
+
+
+@pytest.mark.parametrize(
+    "heading, change, cells",
+    [
+        ("size", {"height": 96, "width": 128}, ["48x64", "96x128"]),
+        ("proposals", {"proposals": 50}, ["9", "50"]),
+        ("batch", {"batch": 8}, ["2", "8"]),
+        ("threads", {"threads": 1 + torch.get_num_threads()}, None),
+    ],
+)
+def test_tables_and_lines_of_what_varies(heading, change, cells, tmp_path):
+    rows = _rows()
+    rows += [{**row, **change} for row in rows]
+    for table in benchmark_table(rows).split("\n\n"):
+        lines = [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()]
+        assert lines[0][1:3] == ["engine", heading]
+        seen = list(dict.fromkeys(line[2] for line in lines[2:]))
+        assert seen == (cells or [str(n + torch.get_num_threads()) for n in (0, 1)])
+    plot_benchmark(rows, str(tmp_path / "lines.png"))
+    assert Image.open(tmp_path / "lines.png").size == (1200, 750)
 
 
 def test_plot(tmp_path):

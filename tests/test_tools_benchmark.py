@@ -20,7 +20,7 @@ MODEL:
   ROI_HEADS: {{NUM_CLASSES: 3}}
   ROI_BOX_HEAD: {{FC_DIM: 32}}
 """
-SIZE = ["--height", 64, "--width", 96, "--proposals", 20, "--threads", 1, "--rounds", 2]
+SIZE = ["--size", "64x96", "--proposals", 20, "--threads", 1, "--rounds", 2]
 
 
 @pytest.fixture
@@ -61,21 +61,36 @@ def test_dense_and_sparse_in_two_engines(run_tool, configs, weights, tmp_path, c
         assert 0 < row["ms_p10"] <= row["ms_median"] <= row["ms_p90"]
         assert 4 * row["params"] <= row["file_bytes"] < 4.1 * row["params"]
         assert 100 < row["peak_rss_mb"] < 2000
-        assert row["stages"]["backbone"]["ms"] > row["stages"]["backbone"]["bound_ms"] > 0
+        assert min(row["stages"]["backbone"].values()) > 0  # on a busy machine in either order
     assert rows[0]["gflops"] == rows[1]["gflops"] > rows[2]["gflops"]
     assert Image.open(picture).size[0] == 1200
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime:int8", "openvino"])
+def test_cost_over_proposals(run_tool, configs, tmp_path, capfd):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    out, picture = tmp_path / "rows.json", tmp_path / "rows.png"
+    more = ["--engine", "onnxruntime", "--proposals", 5, 20, "--json", out, "--plot", picture]
+    status, lines = _benchmark(run_tool, configs[1:], *more)
+    assert status == 0, lines
+    few, many = json.loads(out.read_text())
+    assert (few["proposals"], many["proposals"]) == (5, 20)
+    assert few["gflops"] < many["gflops"] and few["params"] == many["params"]
+    assert Image.open(picture).size[0] == 1200
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime:int8", "openvino:bf16"])
 def test_exported_engines(engine, run_tool, configs, tmp_path):
     pytest.importorskip(engine.partition(":")[0])
     pytest.importorskip("onnx")
     out = tmp_path / "rows.json"
     status, lines = _benchmark(run_tool, configs[1:], "--engine", engine, "--json", out)
+    if lines[-1].endswith("this processor does not compute in bf16"):
+        pytest.skip(lines[-1])
     assert status == 0, lines
     (row,) = json.loads(out.read_text())
     assert row["engine"] == engine.partition(":")[0] and row["stages"] == {}
-    assert row["file_bytes"] > row["params"]
+    assert row["params"] < row["file_bytes"] < 4 * row["params"] + 400_000
     assert row["precision"] == (engine.partition(":")[2] or "f32")
 
 
@@ -84,6 +99,8 @@ def test_exported_engines(engine, run_tool, configs, tmp_path):
     [
         (["--engine", "tensorrt"], "there is no such engine; one of eager, optimized"),
         (["--engine", "eager:int8"], "eager has no such precision; one of f32"),
+        (["--engine", "onnxruntime:bf16"], "onnxruntime has no such precision; one of f32, f16"),
+        (["--batch", 1, 2, "--threads", 1, 2], "--batch, --threads: only one of them can have"),
         (["--weights", "no.pth"], "no.pth: no such checkpoint"),
         (["--weights", "a.pth", "b.pth", "c.pth"], "3 --weights for 2 --config-file"),
         (["--against", "other.yaml"], "other.yaml: not one of the configs"),

@@ -12,80 +12,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-import yaml
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_model
 from PIL import Image
 
-from sparsedet import load_config
 from sparsedet.deploy.inputs import find_images, open_video, read_image
-from sparsedet.engine import Predictor
 from sparsedet.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "tools" / "demo.py"
-CLASSES = ["cup", "plate", "spoon"]
 THRESHOLD = 0.9
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Folder with config.yaml and model.pth of a small detector with random, confident weights."""
-    folder = tmp_path_factory.mktemp("model")
-    dataset = {"format": "voc", "root": "nowhere", "split": "test", "classes": CLASSES}
-    config = {
-        "_BASE_": str(ROOT / "configs" / "Base-RCNN-VGG-16.yaml"),
-        "MODEL": {
-            "DEVICE": "cpu",
-            "WEIGHTS": str(folder / "model.pth"),
-            "VGG": {"DEPTH": 11, "WIDTH_MULTIPLIER": 0.125},
-            "ROI_HEADS": {"NUM_CLASSES": 3},
-            "ROI_BOX_HEAD": {"FC_DIM": 32},
-            "RPN": {"POST_NMS_TOPK_TEST": 20},
-        },
-        "INPUT": {"MIN_SIZE_TEST": 64, "MAX_SIZE_TEST": 128},
-        "DATASETS": {"TEST": ["kitchen_test"], "REGISTER": {"kitchen_test": dataset}},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.manual_seed(0)
-    detector = build_model(load_config(str(folder / "config.yaml")))
-    with torch.no_grad():
-        detector.roi_heads.box_predictor.cls_score.weight.normal_(std=20.0)
-    DetectionCheckpointer(detector, str(folder)).save("model")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def expected(model):
-    """Image to its detections, as the predictor itself gives them."""
-    cfg = load_config(str(model / "config.yaml"), ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", THRESHOLD])
-    predictor = Predictor(cfg)
-
-    def detect(image):
-        found = predictor(image)["instances"]
-        assert len(found) > 0
-        return [
-            (CLASSES[c], pytest.approx(score, abs=1e-4), pytest.approx(box, abs=0.01))
-            for c, score, box in zip(
-                found.pred_classes.tolist(),
-                found.scores.tolist(),
-                found.pred_boxes.tensor.tolist(),
-            )
-        ]
-
-    return detect
-
-
-def picture(height, width, seed=0):
-    """Smooth colours, (height, width, 3) uint8."""
-    small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def command(model, *args):
-    fixed = ["--config-file", str(model / "config.yaml"), "--confidence-threshold", str(THRESHOLD)]
-    return [sys.executable, str(DEMO), *fixed, *map(str, args)]
+def command(kitchen, *args):
+    fixed = ["--config-file", kitchen / "config.yaml", "--confidence-threshold", THRESHOLD]
+    return [sys.executable, *map(str, [DEMO, *fixed, *args])]
 
 
 def environment():
@@ -96,12 +35,12 @@ def found_in(record):
     return [(d["class"], d["score"], d["box"]) for d in record["detections"]]
 
 
-def run_in_process(monkeypatch, model, *args):
-    monkeypatch.setattr(sys, "argv", command(model, *args)[1:])
+def run_in_process(monkeypatch, kitchen, *args):
+    monkeypatch.setattr(sys, "argv", command(kitchen, *args)[1:])
     runpy.run_path(str(DEMO))["main"]()
 
 
-def test_images_good_and_bad(model, expected, tmp_path):
+def test_images_good_and_bad(kitchen, expected, tmp_path, picture):
     photos, more, output = tmp_path / "photos", tmp_path / "more", tmp_path / "output"
     photos.mkdir()
     more.mkdir()
@@ -119,7 +58,7 @@ def test_images_good_and_bad(model, expected, tmp_path):
 
     inputs = [photos, more / "*", photos / "a.jpg", tmp_path / "gone.jpg", tmp_path / "*.tif"]
     done = subprocess.run(
-        command(model, "--input", *inputs, "--output", output),
+        command(kitchen, "--input", *inputs, "--output", output),
         env=environment(), capture_output=True, text=True,
     )  # fmt: skip
 
@@ -146,7 +85,7 @@ def test_images_good_and_bad(model, expected, tmp_path):
     ]
     for record in records:
         image = read_image(record["file"])
-        assert found_in(record) == expected(image)
+        assert found_in(record) == expected(image, THRESHOLD)
         drawn = read_image(str(output / record["output"]))
         assert drawn.shape == image.shape
         assert np.abs(drawn.astype(int) - image).max() > 100  # boxes
@@ -154,12 +93,12 @@ def test_images_good_and_bad(model, expected, tmp_path):
     assert set(os.listdir(output)) == {"detections.json", *pictures}
 
 
-def test_interrupt_keeps_what_was_done(model, tmp_path):
+def test_interrupt_keeps_what_was_done(kitchen, tmp_path, picture):
     for i in range(300):
         Image.fromarray(picture(64, 64, i)).save(tmp_path / f"{i:03}.png")
     output = tmp_path / "output"
     process = subprocess.Popen(
-        command(model, "--input", tmp_path, "--output", output),
+        command(kitchen, "--input", tmp_path, "--output", output),
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         # Where the tests run in the background, the signal may be ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -174,7 +113,7 @@ def test_interrupt_keeps_what_was_done(model, tmp_path):
         assert read_image(str(output / record["output"])).shape == (64, 64, 3)
 
 
-def test_video(model, expected, tmp_path, monkeypatch, capsys):
+def test_video(kitchen, expected, tmp_path, monkeypatch, capsys, picture):
     clip, output = tmp_path / "clip.avi", tmp_path / "output"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 5, (96, 64))
     if not writer.isOpened():
@@ -182,7 +121,7 @@ def test_video(model, expected, tmp_path, monkeypatch, capsys):
     for i in range(4):
         writer.write(picture(64, 96, i))
     writer.release()
-    run_in_process(monkeypatch, model, "--video-input", clip, "--output", output)
+    run_in_process(monkeypatch, kitchen, "--video-input", clip, "--output", output)
     assert "in 4 frames" in capsys.readouterr().out
     assert sorted(os.listdir(output)) == ["clip.mp4", "detections.json"]
 
@@ -193,11 +132,11 @@ def test_video(model, expected, tmp_path, monkeypatch, capsys):
     for record in records:
         frame, drawn = original.read()[1], annotated.read()[1]
         assert drawn.shape == frame.shape == (record["height"], record["width"], 3)
-        assert found_in(record) == expected(frame)
+        assert found_in(record) == expected(frame, THRESHOLD)
     assert not annotated.read()[0]
 
 
-def test_refused_before_anything_is_written(model, tmp_path, monkeypatch):
+def test_refused_before_anything_is_written(kitchen, tmp_path, monkeypatch, picture):
     photo, output = tmp_path / "photo.png", tmp_path / "output"
     Image.fromarray(picture(40, 40)).save(photo)
     before = photo.read_bytes()
@@ -206,12 +145,12 @@ def test_refused_before_anything_is_written(model, tmp_path, monkeypatch):
         (["--input", photo, "--output", tmp_path], "choose another folder"),
         (["--input", tmp_path / "gone.png", "--output", output], "gone.png: no such file"),
         (["--video-input", tmp_path / "gone.mp4", "--output", output], "gone.mp4: no such file"),
-        (["--video-input", model / "config.yaml", "--output", output], "not a video"),
+        (["--video-input", kitchen / "config.yaml", "--output", output], "not a video"),
         (["--input", photo, "--output", output, *classes], "architecture|classes"),
-        (["--input", photo, "--output", model / "model.pth"], "--output .*model.pth: "),
+        (["--input", photo, "--output", kitchen / "model.pth"], "--output .*model.pth: "),
     ):
         with pytest.raises(InputError, match=message):
-            run_in_process(monkeypatch, model, *args)
+            run_in_process(monkeypatch, kitchen, *args)
     assert not output.exists()
     assert photo.read_bytes() == before
 
@@ -233,7 +172,7 @@ def test_find_images(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
-def test_modes_of_8_bits(tmp_path, mode):
+def test_modes_of_8_bits(tmp_path, mode, picture):
     image = Image.fromarray(picture(20, 30)).convert(mode)
     path = str(tmp_path / ("image.tif" if mode == "CMYK" else "image.png"))
     image.save(path)
@@ -263,7 +202,7 @@ def test_float_files_are_scaled(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("deep", [False, True])
-def test_upright(tmp_path, suffix, deep):
+def test_upright(tmp_path, suffix, deep, picture):
     pixels = picture(20, 30)[:, :, 0]
     image = Image.fromarray(pixels.astype(np.uint16) * 257 if deep else pixels)
     path = str(tmp_path / f"image.{suffix}")
@@ -276,7 +215,7 @@ def test_upright(tmp_path, suffix, deep):
         np.testing.assert_allclose(read_image(path)[:, :, 1], expected, atol=1)
 
 
-def test_unreadable_images(tmp_path):
+def test_unreadable_images(tmp_path, picture):
     good = tmp_path / "good.jpg"
     Image.fromarray(picture(100, 100)).save(good)
     data = good.read_bytes()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -22,16 +21,15 @@ from statistics import mean
 
 import torch
 import torch.nn.functional as F
-from detectron2.utils.logger import setup_logger
-from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
-from sparsedet import load_config
 from sparsedet.analysis import count_parameters, environment
+from sparsedet.analysis.report import pipe_table
 from sparsedet.compress import (
     LayerPlan,
     LayerProfile,
+    Metric,
     Option,
     Profile,
     measure_latency,
@@ -45,6 +43,7 @@ from sparsedet.compress.statistics import Moments
 from sparsedet.compress.surgery import compact_twin
 from sparsedet.compress.survey import Sample, Survey
 from sparsedet.engine import run
+from sparsedet.engine.arguments import calibration_parser, model_config
 from sparsedet.engine.calibration import CalibrationImage, load_images, run_detector
 from sparsedet.engine.compression import load_model
 from sparsedet.errors import InputError
@@ -63,21 +62,13 @@ in turns, with {environment}."""
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="of the dense model")
-    parser.add_argument("--weights", metavar="FILE", help="default: MODEL.WEIGHTS of the config")
-    parser.add_argument(
-        "--images", metavar="DIR|GLOB", help="default: those of DATASETS.TRAIN in the config"
-    )
-    parser.add_argument("--num-images", type=int, default=40, metavar="N", help="default: 40")
+    parser = calibration_parser(__doc__)
+    parser.set_defaults(num_images=40)
     parser.add_argument("--ratio", type=float, default=4.0, help="default: 4")
     parser.add_argument(
         "--layers", nargs="+", default=["*"], metavar="NAME", help="by name, or patterns of names"
     )
     parser.add_argument("--output", metavar="FILE.md", help="where to write the tables as well")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args()
     if args.num_images < 2:
         parser.error("--num-images must be at least 2")
@@ -157,7 +148,7 @@ def measure_errors(
 
 
 def _calibrated(layer: nn.Conv2d, plan: LayerPlan, moments: Moments) -> nn.Module:
-    fit = layer_fit(layer, compact_twin(layer, plan, project=True))
+    fit = layer_fit(layer, compact_twin(layer, plan, project=True), Metric())
     fit.moments = copy.deepcopy(moments)  # solving uses them up
     fit.solve()
     return fit.compact
@@ -202,15 +193,13 @@ def markdown(
         for name, row in rows.items()
     ]
     headings = ["layer", *forms, "mixed", "which is"]
-    align = ["left", *["right"] * len(rows[summary.__name__]), "left"]
-    table = tabulate(cells, headings, tablefmt="pipe", colalign=align, disable_numparse=True)
+    table = pipe_table(headings, cells, left=(0, len(headings) - 1))
     return f"**{title}**\n\n{table}"
 
 
 def compare(args: argparse.Namespace) -> str:
     """The tables in Markdown."""
-    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
-    cfg = load_config(args.config_file, [*args.opts, *weights])
+    cfg = model_config(args)
     model = load_model(cfg)
     plans = plans_of_equal_cost(model, args.ratio, args.layers)
     images = load_images(cfg, args.images, args.num_images)
@@ -237,8 +226,6 @@ def compare(args: argparse.Namespace) -> str:
 
 def main() -> None:
     args = parse_args()
-    setup_logger(name="sparsedet")
-    logging.getLogger("sparsedet").setLevel(logging.WARNING)
     text = compare(args)
     print(text)
     if args.output:

@@ -21,14 +21,10 @@ from __future__ import annotations
 
 import argparse
 
-import numpy as np
-
 from sparsedet import load_config
-from sparsedet.deploy import Detections
-from sparsedet.deploy.annotate import Annotator, Detect
+from sparsedet.deploy.annotate import Annotator, parse_annotator_args
 from sparsedet.engine import Predictor, run
-from sparsedet.engine.setup import class_names
-from sparsedet.errors import InputError
+from sparsedet.engine.setup import test_class_names
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,22 +32,6 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, metavar="FILE")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--input",
-        nargs="+",
-        metavar="FILE|DIR|GLOB",
-        help="images, folders of images, or quoted patterns (** for any depth of folders)",
-    )
-    source.add_argument("--video-input", metavar="FILE")
-    parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        default=0.5,
-        metavar="SCORE",
-        help="the least score of a detection, 0 to 1 (default: 0.5)",
-    )
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
@@ -59,41 +39,7 @@ def parse_args() -> argparse.Namespace:
         metavar="KEY VALUE",
         help="config overrides, last on the line",
     )
-    args = parser.parse_args()
-    if not 0 <= args.confidence_threshold <= 1:
-        parser.error("--confidence-threshold is from 0 to 1")
-    return args
-
-
-def build_detector(predictor: Predictor) -> Detect:
-    """Around a predictor: the names of the classes.
-
-    Raises:
-        InputError: the classes have no names; when called, an image is too narrow.
-    """
-    cfg = predictor.cfg
-    names = class_names(cfg, cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else []
-    if not names:
-        raise InputError(
-            f"DATASETS.TEST: {cfg.DATASETS.TEST} names no classes; name first the dataset that the "
-            "model was trained for"
-        )
-    backbone = predictor.model.backbone
-    strides = [feature.stride for feature in backbone.output_shape().values()]
-    smallest = 1 if backbone.size_divisibility else max(strides)  # the former are padded
-
-    def detect(image: np.ndarray) -> Detections:
-        height, width = image.shape[:2]
-        resize = predictor.aug.get_transform(image)
-        if min(resize.new_h, resize.new_w) < smallest:
-            raise InputError(f"{width} x {height} pixels are too narrow for the model")
-        found = predictor(image)["instances"].to("cpu")
-        found = found[found.scores.argsort(descending=True)]
-        classes = found.pred_classes.numpy()
-        boxes, scores = found.pred_boxes.tensor.numpy(), found.scores.numpy()
-        return Detections(boxes, scores, classes, [names[c] for c in classes])
-
-    return detect
+    return parse_annotator_args(parser)
 
 
 def main() -> None:
@@ -102,7 +48,9 @@ def main() -> None:
     cfg = load_config(args.config_file, args.opts)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.confidence_threshold
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = args.confidence_threshold
-    annotator.run(build_detector(Predictor(cfg)))
+    predictor = Predictor(cfg)
+    names = test_class_names(cfg)
+    annotator.run(lambda image: predictor.detect(image, names))
 
 
 if __name__ == "__main__":

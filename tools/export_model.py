@@ -15,28 +15,25 @@ score. tools/predict.py runs the file.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from sparsedet import load_config
-from sparsedet.deploy import Detections, Detector
+from sparsedet.deploy import Detector
 from sparsedet.deploy.compare import compare
 from sparsedet.deploy.export import PRECISIONS, export, replacing_files
 from sparsedet.deploy.inputs import find_images, read_image
 from sparsedet.engine import Predictor, run
-from sparsedet.engine.setup import class_names
+from sparsedet.engine.arguments import model_config, model_parser
+from sparsedet.engine.setup import test_class_names
 from sparsedet.errors import InputError
 
 PIXELS, SCORE = 0.5, 0.001  # the differences that f32 may have
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--weights", metavar="FILE", help="instead of the config's MODEL.WEIGHTS")
+    parser = model_parser(__doc__)
     parser.add_argument("--output", required=True, metavar="FILE", help=".onnx or .xml")
     parser.add_argument(
         "--precision",
@@ -46,9 +43,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--images", metavar="DIR", help="to calibrate int8 on, some tens like those to come"
-    )
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, last"
     )
     return parser.parse_args()
 
@@ -62,14 +56,8 @@ def main() -> None:
         raise InputError(f"--images {problems[0]}")
     if args.precision == "int8" and not images:
         raise InputError("--precision int8 needs --images to calibrate on")
-    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
-    cfg = load_config(args.config_file, [*args.opts, *weights, "MODEL.DEVICE", "cpu"])
-    names = class_names(cfg, cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else []
-    if not names:
-        raise InputError(
-            f"DATASETS.TEST: {cfg.DATASETS.TEST} names no classes; name first the dataset that the "
-            "model was trained for"
-        )
+    cfg = model_config(args, "MODEL.DEVICE", "cpu")
+    names = test_class_names(cfg)
     predictor = Predictor(cfg)
     picture = read_image(images[0]) if images else generated_picture()
     with replacing_files(args.output) as temporary:
@@ -82,7 +70,7 @@ def main() -> None:
             precision=args.precision,
             images=images,
         )
-        check(temporary, predictor, picture, args.precision)
+        check(temporary, predictor, names, picture, args.precision)
     print(f"wrote {args.output}")
 
 
@@ -92,20 +80,16 @@ def generated_picture() -> np.ndarray:
     return np.asarray(Image.fromarray(colours).resize((640, 480), Image.Resampling.BICUBIC))
 
 
-def check(file: str, predictor: Predictor, picture: np.ndarray, precision: str) -> None:
+def check(
+    file: str, predictor: Predictor, names: Sequence[str], picture: np.ndarray, precision: str
+) -> None:
     """Print how far the exported file is from the PyTorch model.
 
     Raises:
         InputError: too far, for f32.
     """
     engine = "openvino" if file.endswith(".xml") else "onnxruntime"
-    instances = predictor(picture)["instances"]
-    expected = Detections(
-        instances.pred_boxes.tensor.numpy(),
-        instances.scores.numpy(),
-        instances.pred_classes.numpy(),
-        [],
-    )
+    expected = predictor.detect(picture, names)
     # At the threshold, and where the best are cut off, a detection may come or go by rounding.
     cfg = predictor.cfg
     floor = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST + SCORE

@@ -20,18 +20,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.utils.logger import setup_logger
 from torch import nn
 from tqdm import tqdm
 
-from sparsedet import load_config
 from sparsedet.analysis import count_parameters
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.compress.fit import PATCHES
@@ -41,6 +38,7 @@ from sparsedet.compress.plan import compact_layers
 from sparsedet.compress.statistics import Moments
 from sparsedet.compress.survey import Sample, Survey
 from sparsedet.engine import run
+from sparsedet.engine.arguments import calibration_parser, factor, model_config
 from sparsedet.engine.calibration import CalibrationImage, load_images, run_detector
 from sparsedet.engine.compression import compressed_config, load_model
 from sparsedet.errors import InputError
@@ -55,24 +53,15 @@ MULTIPLE = 8
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="of the dense model")
-    parser.add_argument("--weights", metavar="FILE", help="default: MODEL.WEIGHTS of the config")
-    parser.add_argument(
-        "--images", metavar="DIR|GLOB", help="default: those of DATASETS.TRAIN in the config"
-    )
-    parser.add_argument("--num-images", type=int, default=100, metavar="N", help="default: 100")
+    parser = calibration_parser(__doc__)
     parser.add_argument(
         "--target-flops",
-        type=lambda text: float(text.removesuffix("x")),
+        type=factor,
         required=True,
         metavar="FACTORx",
         help="by which the backbone's multiply-adds are to shrink",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args()
     if args.num_images < 1:
         parser.error("--num-images must be at least 1")
@@ -195,8 +184,7 @@ def pruned_config(cfg: CfgNode, vgg: VGG, folder: str) -> CfgNode:
 
 
 def prune_into(folder: str, args: argparse.Namespace) -> None:
-    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
-    cfg = load_config(args.config_file, [*args.opts, *weights])
+    cfg = model_config(args)
     if cfg.MODEL.BACKBONE.NAME != "build_vgg_backbone" or cfg.MODEL.VGG.NORM:
         raise InputError(f"{args.config_file}: only build_vgg_backbone without NORM can be pruned")
     model = load_model(cfg)
@@ -225,8 +213,6 @@ def prune_into(folder: str, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    setup_logger(name="sparsedet")
-    logging.getLogger("sparsedet").setLevel(logging.WARNING)
     with new_folder(args.output) as folder:
         prune_into(folder, args)
 

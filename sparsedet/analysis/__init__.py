@@ -1,6 +1,7 @@
 """Parameters, multiply-adds and latency of models side by side; tables, plots and pictures."""
 
-from .complexity import count_flops, count_parameters
+from ..compress.survey import count_parameters
+from .complexity import count_flops
 from .compression import write_report
 from .draw import draw_detections
 from .latency import Latency, compare_latency, environment

@@ -8,11 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from tabulate import tabulate
 
 from .latency import compare_latency
-from .report import COLORS, _save, _tidy
 from .stages import STAGES
 
 Images = Sequence[np.ndarray]  # each (H, W, 3) uint8, BGR
@@ -99,93 +96,3 @@ def _compare_stages(engines: Sequence[Engine], images: Images, rounds: int) -> l
         {stage: float(np.median([t[stage] for t in times])) for stage in STAGES} if times else {}
         for times in samples
     ]
-
-
-def speedups(rows: Sequence[Mapping], against: str) -> list[float | None]:
-    """How many times faster each row is than the config ``against`` is in its engine and precision.
-
-    None where there is no such row, or it is the row itself.
-    """
-    references = {
-        (row["engine"], row["precision"]): row for row in rows if row["config"] == against
-    }
-    factors = []
-    for row in rows:
-        reference = references.get((row["engine"], row["precision"]), row)
-        same = reference is row
-        factors.append(None if same else reference["ms_median"] / row["ms_median"])
-    return factors
-
-
-def benchmark_table(rows: Sequence[Mapping], against: str | None = None) -> str:
-    """Two tables in Markdown: the whole, and the stages with their bounds."""
-    factors = [None] * len(rows) if against is None else speedups(rows, against)
-    headings = ["config", "engine", "ms", "p10 to p90", "parameters", "GFLOPs"]
-    headings += ["file MB", "peak MB"]
-    whole = [
-        [
-            row["config"],
-            _engine(row),
-            f"{row['ms_median']:.1f}" + (f" ({factor:.2f}x)" if factor else ""),
-            f"{row['ms_p10']:.1f} to {row['ms_p90']:.1f}",
-            f"{row['params'] / 1e6:.2f} M",
-            f"{row['gflops']:.2f}",
-            f"{row['file_bytes'] / 1e6:.1f}",
-            f"{row['peak_rss_mb']:.0f}",
-        ]
-        for row, factor in zip(rows, factors)
-    ]
-    stages = [
-        [row["config"], _engine(row), *(_stage_cell(row["stages"][stage]) for stage in STAGES)]
-        for row in rows
-        if row["stages"]
-    ]
-    tables = [_markdown(whole, headings)]
-    if stages:
-        tables.append(_markdown(stages, ["ms (bound)", "engine", *STAGES]))
-    return "\n\n".join(tables)
-
-
-def _engine(row: Mapping) -> str:
-    return f"{row['engine']} {row['precision']}"
-
-
-def _stage_cell(stage: Mapping) -> str:
-    bound = stage["bound_ms"]
-    return f"{stage['ms']:.1f}" + ("" if bound is None else f" ({bound:.1f})")
-
-
-def _markdown(rows: list[list[str]], headings: list[str]) -> str:
-    align = ["left", "left"] + ["right"] * (len(headings) - 2)
-    return tabulate(rows, headings, tablefmt="pipe", colalign=align, disable_numparse=True)
-
-
-def plot_benchmark(rows: Sequence[Mapping], path: str) -> None:
-    """A bar for each row: its median time, with p10 to p90, split by stage where that is known.
-
-    Args:
-        path: PNG to write
-    """
-    figure = Figure(figsize=(8, 1.4 + 0.5 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    colors = dict(zip(STAGES, (*COLORS, "#9aa5b1")))
-    for y, row in enumerate(rows):
-        # Stages are medians of their own; as shares, they fill the bar of the whole.
-        total = sum(stage["ms"] for stage in row["stages"].values())
-        left = 0.0
-        for stage, times in row["stages"].items():
-            length = row["ms_median"] * times["ms"] / total
-            axes.barh(y, length, left=left, color=colors[stage], label=stage)
-            left += length
-        if not row["stages"]:
-            axes.barh(y, row["ms_median"], color="#c9ced6")
-        spread = [[row["ms_median"] - row["ms_p10"]], [row["ms_p90"] - row["ms_median"]]]
-        axes.errorbar(row["ms_median"], y, xerr=spread, color="#222222", capsize=3, linewidth=1)
-    axes.set_yticks(range(len(rows)), [f"{row['config']}\n{_engine(row)}" for row in rows])
-    axes.invert_yaxis()
-    axes.set(xlabel="time per batch (ms), median and 10th to 90th percentile", xlim=(0, None))
-    _tidy(axes)
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
-    if handles:
-        axes.legend(handles.values(), handles, frameon=False, fontsize=8, loc="lower right")
-    _save(figure, path)

@@ -11,11 +11,6 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Number of parameters, trainable or not. Buffers (frozen batch norm) are not parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 @torch.no_grad()
 def count_flops(model: nn.Module, height: int, width: int, num_proposals: int) -> dict[str, int]:
     """Multiply-adds for one image, as fvcore counts them: one multiply-add is one flop.
@@ -37,7 +32,7 @@ def count_flops(model: nn.Module, height: int, width: int, num_proposals: int) -
         images = model.preprocess_image([{"image": image}])
         features = model.backbone(images.tensor)
         names, maps = list(features), list(features.values())
-        proposals = _random_proposals(num_proposals, height, width).to(model.device)
+        proposals = random_proposals(num_proposals, height, width).to(model.device)
 
         def backbone(model, x):
             return list(model.backbone(x).values())
@@ -54,13 +49,14 @@ def count_flops(model: nn.Module, height: int, width: int, num_proposals: int) -
             return detections[0].pred_boxes.tensor
 
         return {
-            "backbone": _count(model, backbone, images.tensor),
-            "rpn_head": _count(model, rpn_head, *maps),
-            "box_head": _count(model, box_head, images.tensor, *maps),
+            "backbone": count_flops_of(model, backbone, images.tensor),
+            "rpn_head": count_flops_of(model, rpn_head, *maps),
+            "box_head": count_flops_of(model, box_head, images.tensor, *maps),
         }
 
 
-def _random_proposals(count: int, height: int, width: int) -> Instances:
+def random_proposals(count: int, height: int, width: int) -> Instances:
+    """``count`` boxes in an image of that size, always the same ones."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(count, 2, 2, generator=generator) * torch.tensor([width, height])
     boxes = torch.cat([corners.amin(1), corners.amax(1)], dim=1)
@@ -81,9 +77,10 @@ class _Stage(nn.Module):
         return self.run(self.model, *tensors)
 
 
-def _count(model: nn.Module, run: Callable, *tensors: torch.Tensor) -> int:
+def count_flops_of(model: nn.Module, run: Callable, *tensors: torch.Tensor) -> int:
+    """Multiply-adds of ``run(model, *tensors)``, which gives tensors, counted in the same way."""
     analysis = FlopCountAnalysis(_Stage(model, run).eval(), tensors)
-    analysis.set_op_handle("aten::batch_norm", None)
+    analysis.set_op_handle("aten::batch_norm", lambda inputs, outputs: 0)  # None would not do
     # The operations it does not know and the modules outside the stage are meant to count as 0.
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")

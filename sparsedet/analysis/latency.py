@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import torchvision
 from detectron2.evaluation import inference_context
 from torch import nn
 from tqdm import tqdm
+
+from ..clock import now
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,9 @@ def compare_latency(
 
 
 def _time_call(model: Callable[[Any], Any], x: Any) -> float:
-    _synchronize()
-    start = time.perf_counter()
+    start = now()
     model(x)
-    _synchronize()
-    return 1000.0 * (time.perf_counter() - start)
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    return 1000.0 * (now() - start)
 
 
 def environment() -> dict[str, str]:

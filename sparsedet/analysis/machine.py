@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from ..clock import now
 
 SIZE = 2048  # of the square matrices that are multiplied
 BYTES = 2**28  # that are copied: more than any cache holds
@@ -43,14 +44,7 @@ def measure_machine(
 def _least_seconds(call: Callable[[], object]) -> float:
     times = []
     for _ in range(1 + ROUNDS):  # the first one warms up
-        _synchronize()
-        start = time.perf_counter()
+        start = now()
         call()
-        _synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(now() - start)
     return min(times)
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from operator import itemgetter
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from tabulate import tabulate
 
 from ..errors import InputError
+from ..files import replacing
 
 COLORS = ("#4c566a", "#d95f02", "#1b7f79", "#7b4fa3", "#b8860b", "#c2255c")
 
@@ -45,7 +46,14 @@ def markdown_table(results: Mapping[str, Mapping[str, float]]) -> str:
         for name, result in results.items()
     ]
     headings = ["model"] + [heading for heading, *_ in COLUMNS.values()]
-    align = ["left"] + ["right"] * len(COLUMNS)
+    return pipe_table(headings, rows)
+
+
+def pipe_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)
+) -> str:
+    """Cells as they are in a Markdown table, the columns ``left`` aligned there."""
+    align = ["left" if column in left else "right" for column in range(len(headings))]
     return tabulate(rows, headings, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
@@ -108,9 +116,9 @@ def plot_training_curves(metrics_files: Mapping[str, str], path: str) -> None:
             marker = "o" if key == "bbox/AP50" else None
             axes.plot(*zip(*points), color=color, label=name, marker=marker, markersize=4)
         axes.set(xlabel="iterations", ylabel=label, ylim=(0, None), xlim=(0, None))
-        _tidy(axes)
+        tidy(axes)
         axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_tradeoff(results: Mapping[str, Mapping[str, float]], path: str) -> None:
@@ -136,7 +144,7 @@ def plot_tradeoff(results: Mapping[str, Mapping[str, float]], path: str) -> None
     axes.set_ylim(min(ap50) - 0.5 * spread, max(ap50) + 0.5 * spread)
     axes.set(xlabel="time per image (ms)", ylabel="AP50 (%)")
     axes.set_title("area: number of parameters", loc="right", fontsize=9, color="#666666")
-    _tidy(axes)
+    tidy(axes)
     figure.draw_without_rendering()  # so that positions in points are final
     labels = [
         f"{name}\n{p / 1e6:.3g} M, {t:.{1 if t < 100 else 0}f} ms"
@@ -144,7 +152,7 @@ def plot_tradeoff(results: Mapping[str, Mapping[str, float]], path: str) -> None
     ]
     radii = [math.sqrt(area / math.pi) for area in areas]
     _label_bubbles(axes, list(zip(ms, ap50)), radii, labels, colors)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _label_bubbles(axes, points, radii, labels, colors) -> None:
@@ -192,13 +200,14 @@ def _colors():
         yield from COLORS
 
 
-def _tidy(axes) -> None:
+def tidy(axes: Axes) -> None:
+    """No box around the data, a light grid behind it."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: str) -> None:
-    temporary = f"{path}.part"
-    figure.savefig(temporary, format="png", dpi=150)
-    os.replace(temporary, path)
+def save_figure(figure: Figure, path: str) -> None:
+    """Write a PNG."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..clock import now
 from ..layers import SparseFusionConv2d
-from .complexity import _random_proposals
+from .complexity import random_proposals
 from .machine import Machine
 
 STAGES = (
@@ -38,7 +38,7 @@ def fix_proposals(model: nn.Module, count: int, height: int, width: int) -> None
     The proposal generator runs as ever, but what it returns is replaced by a forward hook: so the
     number is exact whatever the weights and images, as it is for :func:`count_flops`.
     """
-    fixed = _random_proposals(count, height, width).to(model.device)
+    fixed = random_proposals(count, height, width).to(model.device)
     model.proposal_generator.register_forward_hook(
         lambda module, args, output: ([fixed for _ in output[0]], output[1])
     )
@@ -54,18 +54,18 @@ def time_stages(model: nn.Module, call: Callable[[], Any]) -> dict[str, float]:
     started = {}
 
     def enter(module, args):
-        started[module] = _now()
+        started[module] = now()
 
     def leave(module, args, output):
-        spent[stages[module]] += _now() - started[module]
+        spent[stages[module]] += now() - started[module]
 
     stages = _stage_modules(model)
     handles = [m.register_forward_pre_hook(enter) for m in stages]
     handles += [m.register_forward_hook(leave) for m in stages]
     try:
-        begin = _now()
+        begin = now()
         call()
-        total = _now() - begin
+        total = now() - begin
     finally:
         for handle in handles:
             handle.remove()
@@ -73,12 +73,6 @@ def time_stages(model: nn.Module, call: Callable[[], Any]) -> dict[str, float]:
     spent["proposals"] -= spent["rpn_head"]  # which runs inside
     spent["postprocess"] = total - sum(spent.values())
     return {stage: 1000 * spent[stage] for stage in STAGES}
-
-
-def _now() -> float:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _stage_modules(model: nn.Module) -> dict[nn.Module, str]:

@@ -130,12 +130,16 @@ class _FusedConv2d(nn.Module):
         self.groups = conv.groups
         self.relu = _is_relu(activation)
         self.activation = None if self.relu else activation
-        # The packing suits inputs of about this size best; any other is right too.
-        size = [1, conv.in_channels, 64, 64]
-        # A plain attribute: to() cannot handle it as a parameter.
-        self.packed = torch.ops.mkldnn._reorder_convolution_weight(
-            conv.weight, self.padding, self.stride, self.dilation, self.groups, size
-        )
+        # A plain attribute: to() cannot handle it as a parameter. The weights of a 1x1 convolution
+        # are used as they are: packed for one size of input, they would be packed anew for others
+        # on every call.
+        self.packed = conv.weight.detach()
+        if max(conv.kernel_size) > 1:
+            # The packing suits inputs of about this size best; any other is right too.
+            size = [1, conv.in_channels, 64, 64]
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                conv.weight, self.padding, self.stride, self.dilation, self.groups, size
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         attribute = "relu" if self.relu else "none"

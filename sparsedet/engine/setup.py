@@ -43,3 +43,18 @@ def class_names(cfg: CfgNode, dataset: str) -> list[str]:
             f"MODEL.{head}.NUM_CLASSES is {classes}, but dataset {dataset} has {len(names)} classes"
         )
     return list(names)
+
+
+def test_class_names(cfg: CfgNode) -> list[str]:
+    """Those of the first dataset in DATASETS.TEST, by which a tool names what it detects.
+
+    Raises:
+        InputError: there is none, or it names no classes, or another number than the model's.
+    """
+    names = class_names(cfg, cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else []
+    if not names:
+        raise InputError(
+            f"DATASETS.TEST: {cfg.DATASETS.TEST} names no classes; name first the dataset that the "
+            "model was trained for"
+        )
+    return names
