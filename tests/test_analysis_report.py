@@ -96,7 +96,7 @@ def test_tradeoff_labels_do_not_overlap(tmp_path, monkeypatch):
     }
     results["reference"] = RESULTS["dense"]
     figures = []
-    monkeypatch.setattr(report, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: figures.append(figure))
     plot_tradeoff(results, str(tmp_path / "tradeoff.png"))
     figures[0].draw_without_rendering()
     axes = figures[0].axes[0]
