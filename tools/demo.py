@@ -22,15 +22,14 @@ from __future__ import annotations
 import argparse
 
 from sparsedet import load_config
-from sparsedet.deploy.annotate import Annotator, parse_annotator_args
+from sparsedet.deploy.annotate import Annotator
+from sparsedet.deploy.arguments import add_annotator_arguments, detection_parser, parse
 from sparsedet.engine import Predictor, run
 from sparsedet.engine.setup import test_class_names
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = detection_parser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument(
         "--opts",
@@ -39,7 +38,8 @@ def parse_args() -> argparse.Namespace:
         metavar="KEY VALUE",
         help="config overrides, last on the line",
     )
-    return parse_annotator_args(parser)
+    add_annotator_arguments(parser)
+    return parse(parser)
 
 
 def main() -> None:

@@ -17,23 +17,23 @@ import argparse
 
 from sparsedet.cli import run
 from sparsedet.deploy import Detector
-from sparsedet.deploy.annotate import Annotator, parse_annotator_args
-from sparsedet.deploy.engines import ENGINES
+from sparsedet.deploy.annotate import Annotator
+from sparsedet.deploy.arguments import (
+    add_annotator_arguments,
+    add_engine_arguments,
+    detection_parser,
+    parse,
+)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = detection_parser(__doc__)
     parser.add_argument(
         "--model", required=True, metavar="FILE", help="a file that tools/export_model.py wrote"
     )
-    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
-    args = parse_annotator_args(parser)
-    if args.threads is not None and args.threads < 1:
-        parser.error("--threads is at least 1")
-    return args
+    add_engine_arguments(parser)
+    add_annotator_arguments(parser)
+    return parse(parser)
 
 
 def main() -> None:

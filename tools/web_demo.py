@@ -16,7 +16,7 @@ import socket
 
 from sparsedet.cli import run
 from sparsedet.deploy import Detector
-from sparsedet.deploy.engines import ENGINES
+from sparsedet.deploy.arguments import add_engine_arguments, detection_parser, parse
 from sparsedet.deploy.web import Model, create_app
 from sparsedet.errors import InputError
 
@@ -24,9 +24,7 @@ HOST = "127.0.0.1"
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = detection_parser(__doc__)
     parser.add_argument(
         "--model",
         nargs="+",
@@ -34,23 +32,11 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE",
         help="files that tools/export_model.py wrote",
     )
-    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        default=0.5,
-        metavar="SCORE",
-        help="the least score of a detection, 0 to 1 (default: 0.5)",
-    )
+    add_engine_arguments(parser)
     parser.add_argument(
         "--port", type=int, default=8000, help="of the page; 0 for any free one (default: 8000)"
     )
-    args = parser.parse_args()
-    if not 0 <= args.confidence_threshold <= 1:
-        parser.error("--confidence-threshold is from 0 to 1")
-    if args.threads is not None and args.threads < 1:
-        parser.error("--threads is at least 1")
+    args = parse(parser)
     if not 0 <= args.port <= 65535:
         parser.error("--port is from 0 to 65535")
     return args

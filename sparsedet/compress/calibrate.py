@@ -63,11 +63,12 @@ def sparsify_calibrated_(
         raise InputError("calibration needs inputs, and there are none")
     layers = planned_layers(model, plan)
     twins = {name: compact_twin(layers[name], plan[name], project=True) for name in plan}
+    metrics = metrics or {}
     parameters = count_parameters(model)
     with evaluating(model):
         survey = Survey(model, layers, batches, forward)
         fits = {
-            name: layer_fit(layers[name], twins[name], (metrics or {}).get(name, Metric()))
+            name: layer_fit(layers[name], twins[name], metrics.get(name, Metric()))
             for name in survey.outputs
         }
         fits = {name: fit for name, fit in fits.items() if fit}

@@ -87,6 +87,7 @@ def profile_layers(
         for name, layer in choose_layers(dense_layers(model), include, exclude).items()
         if isinstance(layer, nn.Linear) or layer.groups == 1
     }
+    metrics = metrics or {}
     with evaluating(model):
         survey = Survey(model, layers, batches, forward)
         expected = {name: count * len(batches) for name, count in survey.outputs.items()}
@@ -95,9 +96,7 @@ def profile_layers(
         with tqdm(desc="planning", total=len(expected), unit="layer", disable=not progress) as bar:
             for names in _groups({name: layers[name] for name in expected}):
                 collectors = {
-                    name: _Collector(
-                        layers[name], sample, name, (metrics or {}).get(name, Metric())
-                    )
+                    name: _Collector(layers[name], sample, name, metrics.get(name, Metric()))
                     for name in names
                 }
                 visits = {layers[name]: collectors[name].collect for name in names}

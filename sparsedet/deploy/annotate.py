@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
@@ -21,30 +20,6 @@ from .runtime import Detections
 
 # Pixels (H, W, 3) uint8, BGR, to what is in them; InputError if they cannot be used.
 Detect = Callable[[np.ndarray], Detections]
-
-
-def parse_annotator_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line, with what an :class:`Annotator` needs and --confidence-threshold."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--input",
-        nargs="+",
-        metavar="FILE|DIR|GLOB",
-        help="images, folders of images, or quoted patterns (** for any depth of folders)",
-    )
-    source.add_argument("--video-input", metavar="FILE")
-    parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument(
-        "--confidence-threshold",
-        type=float,
-        default=0.5,
-        metavar="SCORE",
-        help="the least score of a detection, 0 to 1 (default: 0.5)",
-    )
-    args = parser.parse_args()
-    if not 0 <= args.confidence_threshold <= 1:
-        parser.error("--confidence-threshold is from 0 to 1")
-    return args
 
 
 class Annotator:
