@@ -313,3 +313,50 @@ def test_fully_connected_layers_alone():
         sum((m(x) - dense(x)).square().sum().item() for x in rows[4:]) for m in (model, alone)
     ]
     assert errors[0] < 0.7 * errors[1]
+
+
+def test_a_layer_that_stays_dense_learns_to_read_compact_inputs(network):
+    """Against an independent solution: ridge regression, held to the dense weights."""
+    images = _images(40)
+    model = copy.deepcopy(network)
+    plan = {name: PLAN[name] for name in ("conv2", "conv3", "fc6")}
+    sparsify_calibrated_(model, plan, images, refit=["fc7", "head"])
+
+    assert type(model.fc7) is nn.Linear and type(model.head) is nn.Conv2d
+    inputs, outputs = _rows(model, "fc7", images)[0], _rows(network, "fc7", images)[1]
+    x, y = (rows.double() - rows.double().mean(0) for rows in (inputs, outputs))
+    weight = network.fc7.weight.detach().double()
+    covariance = x.T @ x / len(x)
+    ridge = 0.2 * x.shape[1] / len(x) * covariance.diagonal().mean()
+    covariance += ridge * torch.eye(len(covariance))
+    expected = torch.linalg.solve(covariance, x.T @ y / len(x) + ridge * weight.T).T
+    torch.testing.assert_close(model.fc7.weight.double(), expected, rtol=1e-3, atol=1e-4)
+
+    without = copy.deepcopy(network)
+    sparsify_calibrated_(without, plan, images)
+    for layer in ("fc7", "head"):
+        expected = _rows(network, layer, _images(20, seed=1))[1]
+        errors = [
+            (_rows(m, layer, _images(20, seed=1))[1] - expected).square().mean()
+            for m in (model, without)
+        ]
+        assert errors[0] < errors[1]
+
+
+@torch.no_grad()
+def _rows(model, name, images):
+    """Inputs and outputs of a layer over all images, one position a row."""
+    seen = []
+    handle = model.get_submodule(name).register_forward_hook(
+        lambda module, args, output: seen.append((args[0], output))
+    )
+    model.eval()
+    for image in images:
+        model(image)
+    handle.remove()
+    return [torch.cat([x.transpose(1, -1).flatten(0, -2) for x in part]) for part in zip(*seen)]
+
+
+def test_a_layer_cannot_be_compact_and_dense(network):
+    with pytest.raises(InputError, match="fc7 cannot be both"):
+        sparsify_calibrated_(network, PLAN, _images(2), refit=["fc7"])

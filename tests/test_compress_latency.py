@@ -218,11 +218,12 @@ def test_turns_and_medians(monkeypatch):
 
         return run
 
-    slow = latency._medians([function("a", 1), function("b", 2)], [0.0, 0.25])
+    inputs = [0.0, 0.25]
+    slow = latency._medians([(function("a", 1), inputs), (function("b", 2), inputs)])
     assert slow == [2250.0, 4250.0]
     assert order == ["a", "a", "b", "b"] * (1 + latency.ROUNDS)
     order[:] = ["before"] * 5
-    assert latency._medians([function("c", 1 / 256)], [0.0]) == [1000 / 256]
+    assert latency._medians([(function("c", 1 / 256), [0.0])]) == [1000 / 256]
     assert order[5:] == ["c"] * (1 + 64)
 
 

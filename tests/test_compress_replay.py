@@ -75,7 +75,9 @@ def test_same_result_whatever_is_held(kind, memory, monkeypatch):
         assert torch.equal(got.state_dict()[key], value), key
 
 
-def test_a_chain_computes_each_compact_layer_once_for_each_image(monkeypatch):
+@pytest.mark.parametrize("memory", [2**31, 5 * 8 * 16 * 16 * 4])  # for one output of each image
+def test_a_chain_computes_each_compact_layer_once_for_each_image(memory, monkeypatch):
+    monkeypatch.setattr(replay, "MEMORY", memory)
     torch.manual_seed(0)
     model = Chain()
     computed = []

@@ -121,6 +121,7 @@ def test_predict_refuses_before_it_writes(exported, tmp_path, run_tool, picture)
             ["--input", photo, "--output", output, "--confidence-threshold", 0.01],
             "gives nothing below",
         ),
+        (["--input", photo, "--output", output, "--precision", "bf16"], "not compute in 'bf16'"),
     ):
         status, errors = run_tool("predict.py", "--model", exported, *args)
         assert status == 1 and errors[-1].startswith("error: ") and message in errors[-1]

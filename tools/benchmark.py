@@ -24,8 +24,8 @@ gone through one after another: so cost is seen to grow.
 
 Every engine gives exactly --proposals boxes of each image to the RoI heads, whatever the weights:
 in PyTorch the proposal generator runs as ever, and its boxes are then replaced by fixed ones; an
-exported file suppresses no proposal, so that the best ones are as many as asked for. Exported files
-take the images of a batch one by one.
+exported file takes its best anchors as they are, and suppresses none. Exported files take the
+images of a batch one by one.
 
 GFLOPs are billions of multiply-adds for one image, as fvcore counts them. File size is that of the
 exported file, or in PyTorch of the parameters and buffers. Peak memory is that of a process of its

@@ -21,15 +21,13 @@ import numpy as np
 from PIL import Image
 
 from sparsedet.deploy import Detector
-from sparsedet.deploy.compare import compare
 from sparsedet.deploy.export import PRECISIONS, export, replacing_files
 from sparsedet.deploy.inputs import find_images, read_image
 from sparsedet.engine import Predictor, run
 from sparsedet.engine.arguments import model_config, model_parser
+from sparsedet.engine.export_evaluation import PIXELS, SCORE, compare_with_pytorch, describe
 from sparsedet.engine.setup import test_class_names
 from sparsedet.errors import InputError
-
-PIXELS, SCORE = 0.5, 0.001  # the differences that f32 may have
 
 
 def parse_args() -> argparse.Namespace:
@@ -89,18 +87,9 @@ def check(
         InputError: too far, for f32.
     """
     engine = "openvino" if file.endswith(".xml") else "onnxruntime"
-    expected = predictor.detect(picture, names)
-    # At the threshold, and where the best are cut off, a detection may come or go by rounding.
-    cfg = predictor.cfg
-    floor = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST + SCORE
-    if len(expected) == cfg.TEST.DETECTIONS_PER_IMAGE:
-        floor = max(floor, expected.scores.min() + SCORE)
-    apart = compare(expected, Detector(file, engine)(picture), floor)
-    print(
-        f"beside PyTorch, on one picture: {apart.matched} detections, boxes within "
-        f"{apart.pixels:.4f} pixels, scores within {apart.score:.6f}, "
-        f"{apart.unmatched} without a counterpart"
-    )
+    expected, found = predictor.detect(picture, names), Detector(file, engine)(picture)
+    apart = compare_with_pytorch(predictor.cfg, expected, found)
+    print(f"beside PyTorch, on one picture: {describe(apart)}")
     if precision == "f32" and (apart.pixels > PIXELS or apart.score > SCORE or apart.unmatched):
         raise InputError("the exported file differs from the model: nothing was written")
 

@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     annotator = Annotator(args.input, args.video_input, args.output)
-    detector = Detector(args.model, args.engine, args.threads)
+    detector = Detector(args.model, args.engine, args.threads, args.precision)
     annotator.run(detector.above(args.confidence_threshold))
 
 

@@ -45,9 +45,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     models = [load_model(path, args) for path in args.model]
+    engine = args.engine if args.precision == "f32" else f"{args.engine} in {args.precision}"
     app = create_app(
         models,
-        f"{args.engine}, threads: {args.threads or 'all'}; "
+        f"{engine}, threads: {args.threads or 'all'}; "
         f"detections above a score of {args.confidence_threshold}",
     )
     from werkzeug.serving import make_server  # Flask's; there is none without it
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def load_model(path: str, args: argparse.Namespace) -> Model:
-    detector = Detector(path, args.engine, args.threads)
+    detector = Detector(path, args.engine, args.threads, args.precision)
     files = [path, path[:-4] + ".bin"] if path.endswith(".xml") else [path]
     return Model(path, detector.above(args.confidence_threshold), sum(map(os.path.getsize, files)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -32,6 +33,7 @@ def sparsify_calibrated_(
     batches: Iterable[Any],
     forward: Forward = call_model,
     metrics: Mapping[str, Metric] | None = None,
+    refit: Iterable[str] = (),
     progress: bool = False,
 ) -> Report:
     """Like :func:`sparsify_`, but each compact layer is fitted to the outputs of the dense model.
@@ -51,6 +53,8 @@ def sparsify_calibrated_(
         forward: runs the model on one batch.
         metrics: of layers by name, as :func:`output_metrics` gives them; where there is none, all
             outputs count alike.
+        refit: names of layers that stay dense, and whose weights are fitted in the same way. It is
+            worth it for the last ones, which give the answers.
         progress: show a bar.
 
     Raises:
@@ -63,6 +67,10 @@ def sparsify_calibrated_(
         raise InputError("calibration needs inputs, and there are none")
     layers = planned_layers(model, plan)
     twins = {name: compact_twin(layers[name], plan[name], project=True) for name in plan}
+    for name, layer in planned_layers(model, refit).items():
+        if name in plan:
+            raise InputError(f"{name} cannot be both in the plan and refitted")
+        layers[name], twins[name] = layer, copy.deepcopy(layer)
     metrics = metrics or {}
     parameters = count_parameters(model)
     with evaluating(model):
@@ -80,13 +88,14 @@ def sparsify_calibrated_(
                 replace_modules(model, {layers[name]: twins[name]})
             replace_modules(model, {layers[name]: twins[name] for name in plan})
         except BaseException:
-            replace_modules(model, {twins[name]: layers[name] for name in plan})
+            replace_modules(model, {twins[name]: layers[name] for name in twins})
             raise
         finally:
             passes.bar.close()
     reports = {
         name: _report(name, layers[name], plan, survey, fits)
         for name in dict.fromkeys([*survey.outputs, *plan])
+        if name in plan
     }
     return _summary(reports, parameters, model, survey)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,10 +16,10 @@ from .plan import LayerPlan, compact_weights
 from .regression import Regression, Spectra
 from .statistics import Statistics
 
-SHARES = [0.75 * 2 ** (-k / 2) for k in range(11)]
-"""Sizes, as shares of the dense layer's, at which ranks are fitted: from 3/4 to 1/43."""
+SHARES = [0.75 * 2 ** (-3 * k / 4) for k in range(8)]
+"""Sizes, as shares of the dense layer's, at which ranks are fitted: from 3/4 to 1/51."""
 
-BETWEEN = 3
+BETWEEN = 4
 """Options from one such size to the next; their errors are interpolated."""
 
 
@@ -60,7 +61,7 @@ def convolution_options(
         for share in SHARES:
             budget = share * conv.weight.numel()
             regression.cut(lambda spectra, b=budget, p=prices: spend(spectra, p, b))
-            regression.improve(2)
+            regression.improve(1)
             points.append((regression.ranks, regression.error))
         options += _options(conv, pattern, points)
     return options
@@ -105,27 +106,28 @@ def spend(spectra: Spectra, prices: Sequence[int], budget: float) -> list[int]:
 
 def _options(layer: nn.Module, pattern: str | None, points) -> list[Option]:
     """Options at rounded ranks along a curve of (ranks, error), from large to small."""
-    options: dict[LayerPlan, Option] = {}
-    worst = 0.0
-    for (many, least), (few, most) in zip(points, points[1:] + points[-1:]):
-        worst = max(worst, least)
+    sizes = [math.log(compact_weights(layer, LayerPlan(ranks, pattern))) for ranks, _ in points]
+    errors = np.log(np.maximum.accumulate([max(error, 1e-12) for _, error in points]))
+    options = []
+    least = layer.weight.numel()
+    for (many, _), (few, _) in zip(points, points[1:] + points[-1:]):
         for step in range(BETWEEN):
             way = step / BETWEEN
             ranks = tuple(_round(a ** (1 - way) * b**way) for a, b in zip(many, few))
-            error = _between(worst, max(worst, most), way)
-            plan = LayerPlan(ranks, pattern, error)
-            weights = compact_weights(layer, plan)
-            if weights < layer.weight.numel():
-                options.setdefault(plan, Option(plan, weights, error))
-    return list(options.values())
-
-
-def _between(a: float, b: float, way: float) -> float:
-    """Geometric interpolation."""
-    return max(a, 1e-12) ** (1 - way) * max(b, 1e-12) ** way
+            weights = compact_weights(layer, LayerPlan(ranks, pattern))
+            if weights < least:
+                # Geometric interpolation, at what the rounded ranks really weigh.
+                error = math.exp(np.interp(math.log(weights), sizes[::-1], errors[::-1]))
+                options.append(Option(LayerPlan(ranks, pattern, error), weights, error))
+                least = weights
+    return options
 
 
 def _round(rank: float) -> int:
-    """To a multiple of 16, the width of vector units, or for a small rank to about an eighth."""
-    step = min(16, 2 ** int(math.log2(max(rank, 4) / 4)))
+    """To a multiple of 16, the width of vector units, or to 12, 8 and less.
+
+    ONNX Runtime and OpenVINO keep channels in blocks of 16, and reorder them where a layer's end
+    between two.
+    """
+    step = 16 if rank >= 14 else 2 ** int(math.log2(max(rank, 4) / 4) + 1)
     return max(1, step * round(rank / step))

@@ -25,7 +25,7 @@ from .targets import Cost
 ROUNDS = 5
 """How often each form of a layer runs at least."""
 
-SECONDS = 0.15
+SECONDS = 0.08
 """Time to spend on each form; a fast one runs more often."""
 
 Curve = list[tuple[int, float]]
@@ -42,8 +42,8 @@ def measure_latency(
 ) -> Cost:
     """Milliseconds of one batch as a cost for :func:`plan_for_targets`.
 
-    Each layer runs by itself, on random input of the shape and memory format that it sees in a
-    batch of median size, as often as it is called there. Timed are the dense layer and, of each
+    Each layer runs by itself, on random input of the shapes that it sees in a batch of median
+    size, as often as it is called there. Timed are the dense layer and, of each
     pattern, the smallest, the middle and the largest option, taking turns; options between these
     are interpolated by their weights. Layers of one shape are timed once.
 
@@ -67,7 +67,7 @@ def measure_latency(
             costs[name, None], curves = measured[key]
             for option in options:
                 costs[name, option.plan] = _interpolate(curves[option.plan.pattern], option.weights)
-        [whole] = _medians([partial(forward, model)], [batch])
+        [whole] = _medians([(partial(forward, model), [batch])])
     rest = whole - sum(costs[name, None] for name in layers)
     return Cost(lambda name, plan: costs[name, plan], max(rest, 0.0))
 
@@ -160,22 +160,30 @@ def _interpolate(curve: Curve, weights: int) -> float:
 def _time_forms(
     layer: nn.Module, plans: Sequence[LayerPlan], inputs: Sequence[torch.Tensor]
 ) -> list[float]:
-    """Milliseconds of a layer on all of its inputs: dense, and then under each plan."""
+    """Milliseconds of a layer on all of its inputs: dense, and then under each plan.
+
+    On a CPU a sparse fusion puts out channels-last tensors. So the compact forms get such, as they
+    will from the compact layers before them.
+    """
     if not inputs:
         return [0.0] * (1 + len(plans))
-    forms = [layer, *(compact_twin(layer, plan, project=False) for plan in plans)]
-    return _medians(forms, [torch.randn_like(x, device=layer.weight.device) for x in inputs])
+    inputs = [torch.randn_like(x, device=layer.weight.device) for x in inputs]
+    twins = [compact_twin(layer, plan, project=False) for plan in plans]
+    runs = [(layer, inputs)]
+    if isinstance(layer, nn.Conv2d) and layer.weight.device.type == "cpu":
+        inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
+    return _medians([*runs, *((twin, inputs) for twin in twins)])
 
 
-def _medians(functions: Sequence[Callable], inputs: Sequence[Any]) -> list[float]:
-    """Milliseconds of each function on all inputs; they take turns, so that drift hits all."""
-    for function in functions:
-        _milliseconds(function, inputs)  # to warm up
-    samples: list[list[float]] = [[] for _ in functions]
+def _medians(runs: Sequence[tuple[Callable, Sequence[Any]]]) -> list[float]:
+    """Milliseconds of each function on all its inputs; they take turns, so that drift hits all."""
+    for run in runs:
+        _milliseconds(*run)  # to warm up
+    samples: list[list[float]] = [[] for _ in runs]
     start = now()
-    while len(samples[0]) < ROUNDS or now() - start < SECONDS * len(functions):
-        for function, times in zip(functions, samples):
-            times.append(_milliseconds(function, inputs))
+    while len(samples[0]) < ROUNDS or now() - start < SECONDS * len(runs):
+        for run, times in zip(runs, samples):
+            times.append(_milliseconds(*run))
     return [median(times) for times in samples]
 
 

@@ -45,11 +45,12 @@ class LowRankRegression:
         dense = (self.x @ self.weight.T).double()
         root = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram))
         self.pull = torch.cholesky_solve(self.y - dense, root)
-        pulled = gram @ self.pull
-        cross = dense.T @ self.pull
-        white = (self.weight @ self.weight.T).double() + cross + cross.T + self.pull.T @ pulled
-        outputs = dense + pulled
-        self.covariance = outputs.T @ outputs + ridge * white
+        pulled = self.y - dense - ridge * self.pull  # G (G + l I)^-1 T
+        outputs = (dense + pulled).to(self.weight)
+        dense, pull, pulled = (part.to(self.weight) for part in (dense, self.pull, pulled))
+        cross = dense.T @ pull
+        white = self.weight @ self.weight.T + cross + cross.T + pull.T @ pulled
+        self.covariance = (outputs.T @ outputs + ridge * white).double()
 
     def factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         """E (C, rank) and R (rank, D)."""

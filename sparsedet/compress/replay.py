@@ -17,7 +17,7 @@ from ..layers import LowRankLinear, SparseFusionConv2d
 from .observe import Forward, Visit, observe
 
 MEMORY = 2**31
-"""Bytes of outputs that are held."""
+"""Bytes of outputs that are held, shared equally by the batches."""
 
 COMPACT = (SparseFusionConv2d, LowRankLinear)
 
@@ -27,10 +27,10 @@ class Replay:
 
     To be run for one layer after another, in the order in which they run, each of which may change
     or be replaced after its own run: all that comes before the layer is final then. Outputs of the
-    last layers before it are held as far as memory allows. The
-    next run gets them instead of computing them, and gets no numbers at all (tensors on the meta
-    device) from the layers before those. Where a model needs one of these after all, over a skip
-    connection for instance, it is run in full.
+    last layers before it are held as far as memory allows. The next run gets them instead of
+    computing them, and gets no numbers at all (tensors on the meta device) from the layers before
+    those. Where a model needs one of these after all, over a skip connection for instance, it is
+    run in full.
 
     Args:
         batches, forward: as for :func:`sparsify_calibrated_`.
@@ -42,7 +42,7 @@ class Replay:
         self.held: list[dict[tuple[nn.Module, int], torch.Tensor]] = [{} for _ in batches]
         # Of every call, the shape of its input, and its output without numbers.
         self.unknown: list[dict[tuple[nn.Module, int], tuple]] = [{} for _ in batches]
-        self.left = MEMORY
+        self.share = MEMORY // max(len(batches), 1)
         self.number = {id(batch): number for number, batch in enumerate(batches)}
 
     def up_to(self, layer: nn.Module, calls: Sequence[int], visit: Visit) -> Iterator[int]:
@@ -105,11 +105,11 @@ class Replay:
 
     def _hold(self, call: tuple[nn.Module, int], output: torch.Tensor) -> None:
         held = self.held[self.batch]
-        while held and self.left < _bytes(output):
-            self.left += _bytes(held.pop(next(iter(held))))
-        if self.left >= _bytes(output):
-            held[call] = output.clone()
-            self.left -= _bytes(output)
+        if _bytes(output) > self.share:
+            return
+        while sum(map(_bytes, held.values())) + _bytes(output) > self.share:
+            held.pop(next(iter(held)))
+        held[call] = output.clone()
 
 
 def _bytes(x: torch.Tensor) -> int:

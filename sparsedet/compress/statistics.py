@@ -49,9 +49,9 @@ class Moments:
             rows = slice(first, first + STRIP)
             self._xx[rows, first:] += x[:, rows].T @ x[:, first:]
         self._yx += y.T @ x
-        self._yy += y.double().square().sum()
-        self._x += x.sum(0, dtype=torch.double)
-        self._y += y.sum(0, dtype=torch.double)
+        self._yy += y.square().sum()
+        self._x += x.sum(0)
+        self._y += y.sum(0)
 
     def _start(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self._about_x, self._about_y = x.mean(0), y.mean(0)

@@ -25,7 +25,13 @@ def detection_parser(doc: str) -> argparse.ArgumentParser:
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """What runs an exported file, and how."""
     parser.add_argument("--engine", choices=ENGINES, default="onnxruntime")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (default: all)")
+    parser.add_argument(
+        "--precision",
+        choices=("f32", "bf16"),
+        default="f32",
+        help="what the engine computes in; bf16 in OpenVINO alone (default: f32)",
+    )
 
 
 def add_annotator_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,11 +48,14 @@ def add_annotator_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse the command line, and check what was added here."""
+    """Parse the command line, and check the threshold."""
     args = parser.parse_args()
     if not 0 <= args.confidence_threshold <= 1:
         parser.error("--confidence-threshold is from 0 to 1")
-    threads = getattr(args, "threads", None)
-    if threads is not None and threads < 1:
-        parser.error("--threads is at least 1")
     return args
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return int(text)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 
@@ -160,8 +162,7 @@ def _export(model: nn.Module, path: str, precision: str, setting: Setting) -> No
 
     picture = f"{path}.png"  # int8 needs some image; here any will do
     Image.fromarray(setting.images()[0]).save(picture)
-    threshold, model.proposal_generator.nms_thresh = model.proposal_generator.nms_thresh, 1.0
-    try:
+    with _all_proposals_kept(model.proposal_generator):
         export(
             model,
             path,
@@ -171,6 +172,20 @@ def _export(model: nn.Module, path: str, precision: str, setting: Setting) -> No
             precision=precision,
             images=[picture],
         )
-    finally:
-        model.proposal_generator.nms_thresh = threshold
     os.remove(picture)
+
+
+@contextmanager
+def _all_proposals_kept(rpn: nn.Module) -> Iterator[None]:
+    """Nothing is suppressed, and the boxes are the anchors themselves: random weights would make
+    many of them empty."""
+    deltas = rpn.rpn_head.anchor_deltas
+    weights, threshold = copy.deepcopy(deltas.state_dict()), rpn.nms_thresh
+    for parameter in deltas.parameters():
+        parameter.data.zero_()
+    rpn.nms_thresh = 1.0
+    try:
+        yield
+    finally:
+        deltas.load_state_dict(weights)
+        rpn.nms_thresh = threshold

@@ -35,7 +35,8 @@ from ..errors import InputError
 from ..modeling import sparsified_config
 from .calibration import CalibrationImage, run_detector
 
-# The layers whose outputs are the answer. They are small, and every error in them counts in full.
+# The layers whose outputs are the answer. They stay dense, for they are small, and every error in
+# them counts in full; and they learn to read what the compact layers give them.
 PREDICTORS = ("cls_score", "bbox_pred", "objectness_logits", "anchor_deltas", "predictor")
 
 PROFILED = 3
@@ -70,10 +71,15 @@ def load_model(cfg: CfgNode) -> nn.Module:
 def answer_metrics(model: nn.Module, images: Sequence[CalibrationImage]) -> dict[str, Metric]:
     """For each layer of a dense detector, what its errors do to the predicted classes and boxes."""
     layers = dense_layers(model)
-    answers = {name: layer for name, layer in layers.items() if name.endswith(PREDICTORS)}
+    answers = {name: layers[name] for name in predictors(model)}
     inner = {name: layer for name, layer in layers.items() if name not in answers}
     some = images[::DIFFERENTIATED]
     return output_metrics(model, inner, answers.values(), some, run_detector, progress=True)
+
+
+def predictors(model: nn.Module) -> list[str]:
+    """Names of the dense layers that predict classes and boxes."""
+    return [name for name in dense_layers(model) if name.endswith(PREDICTORS)]
 
 
 def plan_compression(
@@ -99,8 +105,7 @@ def plan_compression(
     Raises:
         InputError: a target out of reach, or a name that matches no layer.
     """
-    predictors = [name for name in dense_layers(model) if name.endswith(PREDICTORS)]
-    exclude = [*exclude, *predictors]
+    exclude = [*exclude, *predictors(model)]
     some = images[::PROFILED]
     profile = profile_layers(
         model, some, run_detector, include, exclude, patterns, metrics, progress=True
@@ -169,9 +174,12 @@ def compress(
     if metrics is None:
         report = sparsify_counted_(model, plan, images, run_detector)
     else:
-        report = sparsify_calibrated_(model, plan, images, run_detector, metrics, progress=True)
+        refit = [name for name in predictors(model) if name not in plan]
+        report = sparsify_calibrated_(
+            model, plan, images, run_detector, metrics, refit, progress=True
+        )
     timed = [image.inputs for image in images[:TIMED_IMAGES]]
-    latency = compare_latency({"dense": dense, "sparse": model}, timed)
+    latency = compare_latency({"dense": dense, "sparse": model}, timed, rounds=5, warmup=1)
     total = latency["dense"].median, latency["sparse"].median
 
     with open(os.path.join(folder, "plan.yaml"), "w", encoding="utf-8") as file:
