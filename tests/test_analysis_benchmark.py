@@ -136,7 +136,7 @@ def test_a_script_that_fails_says_why_in_one_line():
 
 KEYS = (
     "config engine precision height width proposals batch threads ms_median ms_p10 ms_p90 "
-    "params gflops file_bytes peak_rss_mb stages"
+    "params gflops file_bytes peak_rss_mb load_ms stages"
 ).split()
 
 
@@ -152,7 +152,7 @@ def _rows(calls=None):
         Engine("dense", "eager", "f32", run("A"), **size, time_stages=stages),
         Engine("sparse", "eager", "f32", run("B"), **size, time_stages=stages,
                bounds={"backbone": 0.5}),
-        Engine("sparse", "onnxruntime", "int8", run("C"), **size),
+        Engine("sparse", "onnxruntime", "int8", run("C"), **size, load_ms=12.3),
     ]  # fmt: skip
     images = [np.zeros((48, 64, 3), np.uint8)] * 2
     rows = benchmark(engines, images, proposals=9, rounds=3)
@@ -192,9 +192,9 @@ def test_tables():
     whole, stages = benchmark_table(_rows(), "dense").split("\n\n")
     _, _, dense, sparse, exported = whole.splitlines()
     assert [cell.strip() for cell in sparse.split("|")[1:-1]] == [
-        "sparse", "eager f32", "100.0 (3.00x)", "95.0 to 110.0", "4.00 M", "2.50", "16.0", "321",
+        "sparse", "eager f32", "100.0 (3.00x)", "95.0 to 110.0", "4.00 M", "2.50", "16.0", "321", "",
     ]  # fmt: skip
-    assert "300.0 |" in dense and "50.0 |" in exported
+    assert "300.0 |" in dense and "50.0 |" in exported and exported.endswith(" 12 |")
     assert len(stages.splitlines()) == 4
     assert "| 2.0 (0.5) |" in stages.replace("  ", " ")
     assert "x)" not in benchmark_table(_rows())

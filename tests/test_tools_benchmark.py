@@ -90,6 +90,7 @@ def test_exported_engines(engine, run_tool, configs, tmp_path):
     assert status == 0, lines
     (row,) = json.loads(out.read_text())
     assert row["engine"] == engine.partition(":")[0] and row["stages"] == {}
+    assert row["load_ms"] > 0
     assert row["params"] < row["file_bytes"] < 4 * row["params"] + 400_000
     assert row["precision"] == (engine.partition(":")[2] or "f32")
 

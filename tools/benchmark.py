@@ -28,9 +28,10 @@ exported file takes its best anchors as they are, and suppresses none. Exported 
 images of a batch one by one.
 
 GFLOPs are billions of multiply-adds for one image, as fvcore counts them. File size is that of the
-exported file, or in PyTorch of the parameters and buffers. Peak memory is that of a process of its
-own which loads the model and runs it once. Beside each stage stands the time below which this
-machine cannot take it, from its best rates in a matrix product and a copy.
+exported file, or in PyTorch of the parameters and buffers; the time to load is of an exported file.
+Peak memory is that of a process of its own which loads the model and runs it once. Beside each
+stage stands the time below which this machine cannot take it, from its best rates in a matrix
+product and a copy.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class Engine:
             :func:`count_flops` counts them, of the model as its config builds it.
         file_bytes: of the file that holds the model.
         peak_rss_mb: peak resident memory of a process that loads it and runs it once, in MB.
+        load_ms: milliseconds to load that file; None if the engine does not tell.
         time_stages: images to the milliseconds of each stage; None if the engine does not tell.
         bounds: milliseconds below which this machine cannot take a stage.
     """
@@ -38,6 +39,7 @@ class Engine:
     gflops: float
     file_bytes: int
     peak_rss_mb: float
+    load_ms: float | None = None
     time_stages: Callable[[Images], Mapping[str, float]] | None = None
     bounds: Mapping[str, float] = field(default_factory=dict)
 
@@ -53,8 +55,8 @@ def benchmark(
 
     Returns:
         dicts of config, engine, precision, height, width, proposals, batch, threads, ms_median,
-        ms_p10, ms_p90 (of the whole batch), params, gflops, file_bytes, peak_rss_mb, and stages:
-        {stage: {"ms": median, "bound_ms": or None}}, empty where the engine does not tell.
+        ms_p10, ms_p90 (of the whole batch), params, gflops, file_bytes, peak_rss_mb, load_ms, and
+        stages: {stage: {"ms": median, "bound_ms": or None}}, empty where the engine does not tell.
     """
     height, width = images[0].shape[:2]
     whole = compare_latency({str(i): e.run for i, e in enumerate(engines)}, [images], rounds)
@@ -76,6 +78,7 @@ def benchmark(
             "gflops": engine.gflops,
             "file_bytes": engine.file_bytes,
             "peak_rss_mb": engine.peak_rss_mb,
+            "load_ms": engine.load_ms,
             "stages": {
                 stage: {"ms": ms, "bound_ms": engine.bounds.get(stage)}
                 for stage, ms in stages[i].items()

@@ -33,7 +33,7 @@ def benchmark_table(rows: Sequence[Mapping], against: str | None = None) -> str:
     """Two tables in Markdown: the whole, and the stages with their bounds."""
     factors = [None] * len(rows) if against is None else speedups(rows, against)
     names = ["config", "engine", *_varied(rows)]
-    headings = ["ms", "p10 to p90", "parameters", "GFLOPs", "file MB", "peak MB"]
+    headings = ["ms", "p10 to p90", "parameters", "GFLOPs", "file MB", "peak MB", "load ms"]
     whole = [
         [
             *_named(row, names),
@@ -43,6 +43,7 @@ def benchmark_table(rows: Sequence[Mapping], against: str | None = None) -> str:
             f"{row['gflops']:.2f}",
             f"{row['file_bytes'] / 1e6:.1f}",
             f"{row['peak_rss_mb']:.0f}",
+            "" if row["load_ms"] is None else f"{row['load_ms']:.0f}",
         ]
         for row, factor in zip(rows, factors)
     ]

@@ -21,6 +21,7 @@ from ..analysis.machine import Machine, measure_machine
 from ..analysis.memory import peak_rss_mb
 from ..analysis.stages import stage_bounds, time_stages
 from ..analysis.torchvision_models import TorchvisionDetector
+from ..clock import now
 from .benchmark_models import Setting, build_detector, multiply_adds
 from .optimize import optimize_for_inference
 
@@ -147,8 +148,11 @@ def _exported(model: nn.Module, name: str, precision: str, setting: Setting, fol
         os.makedirs(folder)
         _export(model, path, stored, setting)
     arguments = {"path": path, "engine": name, "threads": setting.threads, "precision": computed}
+    start = now()
     detector = Detector(**arguments)
+    load_ms = 1000 * (now() - start)
     return {
+        "load_ms": load_ms,
         "run": lambda images: [detector(image) for image in images],
         "file_bytes": sum(file.stat().st_size for file in os.scandir(folder)),
         "peak_rss_mb": peak_rss_mb(
