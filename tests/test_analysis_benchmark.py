@@ -192,7 +192,8 @@ def test_tables():
     whole, stages = benchmark_table(_rows(), "dense").split("\n\n")
     _, _, dense, sparse, exported = whole.splitlines()
     assert [cell.strip() for cell in sparse.split("|")[1:-1]] == [
-        "sparse", "eager f32", "100.0 (3.00x)", "95.0 to 110.0", "4.00 M", "2.50", "16.0", "321", "",
+        "sparse", "eager f32", "100.0 (3.00x)", "95.0 to 110.0", "4.00 M", "2.50", "16.0", "321",
+        "",
     ]  # fmt: skip
     assert "300.0 |" in dense and "50.0 |" in exported and exported.endswith(" 12 |")
     assert len(stages.splitlines()) == 4
