@@ -48,6 +48,7 @@ import torch
 from sparsedet.analysis import environment
 from sparsedet.analysis.benchmark import benchmark
 from sparsedet.analysis.benchmark_report import benchmark_table, plot_benchmark
+from sparsedet.deploy.arguments import positive
 from sparsedet.engine import run
 from sparsedet.engine.benchmark import EXPORTED, IN_PYTORCH, make_engines
 from sparsedet.engine.benchmark_models import TORCHVISION, Setting
@@ -72,12 +73,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--engine", nargs="+", default=["eager"], metavar="NAME[:PRECISION]")
     for name, parse, default, metavar in (
         ("size", _size, (600, 1000), "HEIGHTxWIDTH"),
-        ("proposals", _positive, 300, "N"),
-        ("batch", _positive, 1, "N"),
-        ("threads", _positive, torch.get_num_threads(), "N"),
+        ("proposals", positive, 300, "N"),
+        ("batch", positive, 1, "N"),
+        ("threads", positive, torch.get_num_threads(), "N"),
     ):
         parser.add_argument(f"--{name}", nargs="+", type=parse, default=[default], metavar=metavar)
-    parser.add_argument("--rounds", type=_positive, default=10, metavar="N", help="timed ones")
+    parser.add_argument("--rounds", type=positive, default=10, metavar="N", help="timed ones")
     parser.add_argument(
         "--against", metavar="CONFIG", help="one of the configs, or first: print ratios to it"
     )
@@ -105,15 +106,9 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
-    return int(text)
-
-
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
-    return _positive(height), _positive(width)
+    return positive(height), positive(width)
 
 
 def _parse_engine(text: str) -> tuple[str, str]:

@@ -31,11 +31,10 @@ from tqdm import tqdm
 
 from sparsedet.analysis import count_parameters
 from sparsedet.checkpoint import SparseDetCheckpointer
-from sparsedet.compress.fit import PATCHES
+from sparsedet.compress.fit import PATCHES, DenseFit
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
 from sparsedet.compress.plan import compact_layers
-from sparsedet.compress.statistics import Moments
 from sparsedet.compress.survey import Sample, Survey
 from sparsedet.engine import run
 from sparsedet.engine.arguments import calibration_parser, factor, model_config
@@ -140,10 +139,10 @@ def refit(
         original = getattr(dense, name)
         weight, bias = weight_matrix(original.weight)[kept[name]], original.bias[kept[name]]
         targets = [F.linear(x, weight, bias) for x in _patches(model, dense, name, sample, images)]
-        moments = Moments()
+        fit = DenseFit(conv)
         for x, y in zip(_patches(model, model.backbone, name, sample, images), targets):
-            moments.add(x, y)
-        _solve(conv, moments)
+            fit.add(x, y)
+        fit.solve()
 
 
 def _patches(
@@ -163,16 +162,6 @@ def _patches(
 
     for _ in observe(vgg, images, run_backbone, {conv: look}):
         yield patches.pop()
-
-
-def _solve(conv: nn.Conv2d, moments: Moments) -> None:
-    """Set a convolution to the least-squares solution, held to the weights that it has."""
-    statistics = moments.statistics()
-    statistics.regularize_(weight_matrix(conv.weight).to(statistics.xx))
-    root = torch.linalg.cholesky(statistics.xx)
-    weight = torch.cholesky_solve(statistics.yx.T, root).T
-    conv.weight.copy_(weight.unflatten(1, (*conv.kernel_size, -1)).permute(0, 3, 1, 2))
-    conv.bias.copy_(statistics.y - weight @ statistics.x)
 
 
 def pruned_config(cfg: CfgNode, vgg: VGG, folder: str) -> CfgNode:

@@ -33,7 +33,7 @@ def sparsify_calibrated_(
     batches: Iterable[Any],
     forward: Forward = call_model,
     metrics: Mapping[str, Metric] | None = None,
-    refit: Iterable[str] = (),
+    refit: Sequence[str] = (),
     progress: bool = False,
 ) -> Report:
     """Like :func:`sparsify_`, but each compact layer is fitted to the outputs of the dense model.
@@ -94,8 +94,7 @@ def sparsify_calibrated_(
             passes.bar.close()
     reports = {
         name: _report(name, layers[name], plan, survey, fits)
-        for name in dict.fromkeys([*survey.outputs, *plan])
-        if name in plan
+        for name in _in_order(plan, survey)
     }
     return _summary(reports, parameters, model, survey)
 
@@ -114,7 +113,7 @@ def sparsify_counted_(
         survey = Survey(model, layers, list(batches), forward)
     sparsify_(model, plan)
     reports = {}
-    for name in dict.fromkeys([*survey.outputs, *plan]):
+    for name in _in_order(plan, survey):
         weights = layers[name].weight.numel(), compact_weights(layers[name], plan[name])
         reports[name] = LayerReport(plan[name], weights, survey.outputs.get(name, 0.0))
     return _summary(reports, parameters, model, survey)
@@ -214,6 +213,12 @@ def _not_the_same(name: str) -> str:
         f"{name} is called differently in the dense and in the compressed model: forward must make "
         "the same calls with inputs of equal sizes (a box head needs the same proposals)"
     )
+
+
+def _in_order(plan: Plan, survey: Survey) -> list[str]:
+    """The planned layers, in the order in which they run; those that never do come last."""
+    called = [name for name in survey.outputs if name in plan]
+    return list(dict.fromkeys([*called, *plan]))
 
 
 def _report(

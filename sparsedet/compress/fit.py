@@ -148,35 +148,32 @@ def _map(factors: tuple[torch.Tensor, torch.Tensor], x: torch.Tensor) -> torch.T
 
 
 class DenseFit:
-    """A dense layer's own weights again, for the inputs that it gets now; the same attributes.
+    """New weights for a dense layer, held to those that it has; the same attributes but errors."""
 
-    ``twin``, a copy of ``dense``, takes them. As many samples as a convolution wants are enough.
-    """
-
-    def __init__(self, dense: nn.Module, twin: nn.Module):
-        self.dense, self.twin = dense, twin
-        outputs, self.size = len(dense.weight), dense.weight[0].numel()
+    def __init__(self, layer: nn.Conv2d | nn.Linear):
+        self.layer = layer
+        outputs, self.size = len(layer.weight), layer.weight[0].numel()
         self.wanted = max(PATCHES * self.size, ROWS)
         self.work = self.size * (self.size + outputs) * (self.wanted + self.size)
         self.samples = 0
-        self.moments = Moments(centered=dense.bias is not None)
+        self.moments = Moments(centered=layer.bias is not None)
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Patches of the compact network's input and the dense layer's outputs there."""
+        """Patches of what the layer now sees, and the outputs that it is to give there."""
         self.samples += len(x)
         self.moments.add(x, y)
 
     def solve(self) -> None:
-        """Set the twin."""
+        """Set the layer."""
         statistics = self.moments.statistics()
-        statistics.regularize_(weight_matrix(self.dense.weight).to(statistics.xx))
+        statistics.regularize_(weight_matrix(self.layer.weight).to(statistics.xx))
         root = torch.linalg.cholesky(statistics.xx)
         fitted = torch.cholesky_solve(statistics.yx.T, root).T
-        if self.dense.bias is not None:
-            self.twin.bias.copy_(statistics.y - fitted @ statistics.x)
-        if isinstance(self.dense, nn.Conv2d):
-            fitted = fitted.unflatten(1, (*self.dense.kernel_size, -1)).permute(0, 3, 1, 2)
-        self.twin.weight.copy_(fitted)
+        if self.layer.bias is not None:
+            self.layer.bias.copy_(statistics.y - fitted @ statistics.x)
+        if isinstance(self.layer, nn.Conv2d):
+            fitted = fitted.unflatten(1, (*self.layer.kernel_size, -1)).permute(0, 3, 1, 2)
+        self.layer.weight.copy_(fitted)
 
 
 Fit = Union[ConvolutionFit, LinearFit, DenseFit]
@@ -190,5 +187,5 @@ def layer_fit(dense: nn.Module, compact: nn.Module, metric: Metric) -> Fit | Non
     if isinstance(dense, nn.Conv2d) and dense.groups > 1:
         return None
     if type(compact) is type(dense):
-        return DenseFit(dense, compact)
+        return DenseFit(compact)
     return (LinearFit if isinstance(dense, nn.Linear) else ConvolutionFit)(dense, compact, metric)

@@ -42,10 +42,10 @@ def measure_latency(
 ) -> Cost:
     """Milliseconds of one batch as a cost for :func:`plan_for_targets`.
 
-    Each layer runs by itself, on random input of the shapes that it sees in a batch of median
-    size, as often as it is called there. Timed are the dense layer and, of each
-    pattern, the smallest, the middle and the largest option, taking turns; options between these
-    are interpolated by their weights. Layers of one shape are timed once.
+    Each layer runs by itself, on random input of the shapes that it sees in a batch of median size,
+    as often as it is called there. Timed are the dense layer and, of each pattern, the smallest,
+    the middle and the largest option, taking turns; options between these are interpolated by their
+    weights. Layers of one shape are timed once.
 
     Args:
         model: the dense model of the profile. It is left as it was.

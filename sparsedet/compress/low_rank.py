@@ -42,12 +42,12 @@ class LowRankRegression:
         self.x, self.y = x - self.mean_x, y - self.mean_y
         gram = (self.x @ self.x.T).double()
         ridge = white_variance(self.x)
-        dense = (self.x @ self.weight.T).double()
+        dense = self.x @ self.weight.T
         root = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram))
         self.pull = torch.cholesky_solve(self.y - dense, root)
         pulled = self.y - dense - ridge * self.pull  # G (G + l I)^-1 T
         outputs = (dense + pulled).to(self.weight)
-        dense, pull, pulled = (part.to(self.weight) for part in (dense, self.pull, pulled))
+        pull, pulled = self.pull.to(self.weight), pulled.to(self.weight)
         cross = dense.T @ pull
         white = self.weight @ self.weight.T + cross + cross.T + pull.T @ pulled
         self.covariance = (outputs.T @ outputs + ridge * white).double()

@@ -42,7 +42,7 @@ class Replay:
         self.held: list[dict[tuple[nn.Module, int], torch.Tensor]] = [{} for _ in batches]
         # Of every call, the shape of its input, and its output without numbers.
         self.unknown: list[dict[tuple[nn.Module, int], tuple]] = [{} for _ in batches]
-        self.share = MEMORY // max(len(batches), 1)
+        self.share = MEMORY // len(batches)
         self.number = {id(batch): number for number, batch in enumerate(batches)}
 
     def up_to(self, layer: nn.Module, calls: Sequence[int], visit: Visit) -> Iterator[int]:

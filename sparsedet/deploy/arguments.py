@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 
-from .engines import ENGINES
+from .engines import ENGINES, PRECISIONS
 
 
 def detection_parser(doc: str) -> argparse.ArgumentParser:
@@ -25,10 +26,10 @@ def detection_parser(doc: str) -> argparse.ArgumentParser:
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """What runs an exported file, and how."""
     parser.add_argument("--engine", choices=ENGINES, default="onnxruntime")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (default: all)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: all)")
     parser.add_argument(
         "--precision",
-        choices=("f32", "bf16"),
+        choices=dict.fromkeys(chain(*PRECISIONS.values())),
         default="f32",
         help="what the engine computes in; bf16 in OpenVINO alone (default: f32)",
     )
@@ -55,7 +56,8 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """The type of an argument that is an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
     return int(text)
