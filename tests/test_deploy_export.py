@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from detectron2.config import get_cfg
@@ -142,21 +143,43 @@ def test_metadata(exported):
     assert (info.smallest_side, info.score_threshold, info.precision) == (8, 0.05, "f32")
 
 
-def test_half_and_eight_bits_are_smaller_and_near(sparse, exported, tmp_path):
+@pytest.fixture(scope="module")
+def reduced(sparse, tmp_path_factory):
+    """Exported files in other precisions."""
+    folder = tmp_path_factory.mktemp("reduced")
     for i in range(4):
-        Image.fromarray(picture(96, 128, i)).save(tmp_path / f"{i}.png")
-    (tmp_path / "bad.png").write_text("no image")
-    images = [str(tmp_path / name) for name in ("bad.png", "0.png", "1.png", "2.png", "3.png")]
-    size = exported.stat().st_size
-    for precision, bytes_per_weight, matched in (("f16", 2, 0.95), ("int8", 1, 0.6)):
-        path = sparse.export(tmp_path / "model.onnx", precision=precision, images=images)
-        weights = sum(p.numel() for p in sparse.model.parameters())
-        assert path.stat().st_size < size - weights * (3.8 - bytes_per_weight)
-        detector = Detector(path, threads=1)
-        assert detector.info.precision == precision
-        image = picture(96, 128)
-        expected, found = sparse.detect(image), detector(image)
-        assert compare(expected, found).matched > matched * len(expected)
+        Image.fromarray(picture(96, 128, i)).save(folder / f"{i}.png")
+    (folder / "bad.png").write_text("no image")
+    images = [str(folder / name) for name in ("bad.png", "0.png", "1.png", "2.png", "3.png")]
+    return {
+        precision: sparse.export(folder / f"{precision}.onnx", precision=precision, images=images)
+        for precision in ("f16", "int8")
+    }
+
+
+@pytest.mark.parametrize(
+    "precision, bytes_per_weight, matched", [("f16", 2, 0.95), ("int8", 1, 0.75)]
+)
+def test_smaller_and_near(sparse, exported, reduced, precision, bytes_per_weight, matched):
+    weights = sum(p.numel() for p in sparse.model.parameters())
+    smaller = exported.stat().st_size - weights * (3.8 - bytes_per_weight)
+    assert reduced[precision].stat().st_size < smaller
+    detector = Detector(reduced[precision], threads=1)
+    assert detector.info.precision == precision
+    image = picture(96, 128)
+    expected, found = sparse.detect(image), detector(image)
+    assert compare(expected, found).matched > matched * len(expected)
+
+
+def test_eight_bits_are_rounded_once(reduced):
+    graph = onnx.load(reduced["int8"]).graph
+    assert not any(n.op_type == "Relu" and n.name.startswith("/backbone/") for n in graph.node)
+    scales = {n.output[0]: n.input[1:] for n in graph.node if n.op_type == "DequantizeLinear"}
+    given = {n.input[0]: n.input[1:] for n in graph.node if n.op_type == "QuantizeLinear"}
+    fused = [n for n in graph.node if n.op_type == "Concat" and n.name.startswith("/backbone/")]
+    assert len(fused) == 5
+    for concat in fused:
+        assert all(scales[name] == given[concat.output[0]] for name in concat.input)
 
 
 def test_eight_bits_need_images(sparse, tmp_path):

@@ -25,7 +25,7 @@ MODEL:
   DEVICE: cpu
   BACKBONE: {{FREEZE_AT: 5}}
   VGG: {{WIDTH_MULTIPLIER: 0.25, NORM: ''}}
-  ROI_BOX_HEAD: {{FC_DIM: 16}}
+  ROI_BOX_HEAD: {{FC_DIM: 64}}
 INPUT: {{MIN_SIZE_TRAIN: [64], MIN_SIZE_TEST: 64}}
 SOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 4, STEPS: [], BASE_LR: 0.001}}
 TEST: {{EVAL_PERIOD: 0}}
@@ -43,10 +43,10 @@ def folder(tmp_path_factory):
         (folder / "dense.yaml").write_text(CONFIG)
         torch.manual_seed(0)
         model = build_model(load_config(str(folder / "dense.yaml")))
-    *pruned, _ = model.backbone.children()
-    for conv in pruned:
-        conv.weight.data[::2] = 0
-        torch.nn.init.uniform_(conv.bias.data[1::2], 0, 0.1)
+    *convs, _ = model.backbone.children()
+    for layer in (*convs, *model.roi_heads.box_head.children()):
+        layer.weight.data[::2] = 0
+        torch.nn.init.uniform_(layer.bias.data[1::2], 0, 0.1)
     torch.save({"model": model.state_dict()}, folder / "dense.pth")
     return folder
 
@@ -74,15 +74,21 @@ def test_dead_channels_go_first_and_nothing_is_lost(prune, run_tool, folder, tmp
     dense = _model(folder / "dense.yaml", "MODEL.WEIGHTS", folder / "dense.pth")
     pruned = _model(tmp_path / "pruned" / "config.yaml")
     before, after = (count_flops(model, 64, 96, 10) for model in (dense, pruned))
-    assert 2 <= before["backbone"] / after["backbone"] < 3
-    assert before["rpn_head"] == after["rpn_head"] and before["box_head"] == after["box_head"]
+    assert 2 <= sum(before.values()) / sum(after.values()) < 3
+    assert before["rpn_head"] == after["rpn_head"] and before["box_head"] > after["box_head"]
     for (name, conv), twin in zip(dense.backbone.named_children(), pruned.backbone.children()):
         last = name == "conv4_2"
         assert conv.out_channels // 2 <= twin.out_channels <= conv.out_channels - 8 * (not last)
     image = 100 * torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         expected, features = (model.backbone(image)["conv4"] for model in (dense, pruned))
-    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3 * expected.max().item())
+        torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3 * expected.max().item())
+        pooled = expected[:, :, :7, :7]
+        expected, answers = (
+            torch.cat(model.roi_heads.box_predictor(model.roi_heads.box_head(pooled)), dim=1)
+            for model in (dense, pruned)
+        )
+        torch.testing.assert_close(answers, expected, rtol=1e-2, atol=1e-2 * expected.max().item())
 
     config, out = tmp_path / "pruned" / "config.yaml", tmp_path / "out"
     status, lines = run_tool("train_net.py", "--config-file", config, "OUTPUT_DIR", out)
@@ -100,18 +106,21 @@ def test_the_rest_is_fitted_to_the_dense_outputs(folder, monkeypatch):
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     *images, unseen = load_images(cfg, str(folder / "shapes" / "JPEGImages"), 8)
-    dense = copy.deepcopy(model.backbone)
-    outputs = {name: 4.0 ** (6 - int(name[4])) * 6 for name, _ in dense.named_children()}
-    kept = tool.prune_channels(model.backbone, outputs, 3.0)
+    dense = copy.deepcopy(model)
+    outputs = dict.fromkeys(tool.layers_to_prune(model), 6.0)
+    kept = tool.prune_channels(model, outputs, 3.0)
     taken = torch.arange(3)
-    for (name, conv), original in zip(model.backbone.named_children(), dense.children()):
-        assert torch.equal(conv.weight, original.weight[kept[name]][:, taken])
-        taken = kept[name]
+    for (name, conv), original in zip(model.backbone.named_children(), dense.backbone.children()):
+        assert torch.equal(conv.weight, original.weight[kept[f"backbone.{name}"]][:, taken])
+        taken = kept[f"backbone.{name}"]
+    fc6, fc7 = (kept[f"roi_heads.box_head.{name}"] for name in ("fc6", "fc7"))
+    original = dense.roi_heads.box_head.fc7.weight
+    assert torch.equal(model.roi_heads.box_head.fc7.weight, original[fc7][:, fc6])
 
     def error():
         with torch.no_grad():
             x = model.preprocess_image(unseen.inputs).tensor
-            expected, features = dense(x)["conv4"], model.backbone(x)["conv4"]
+            expected, features = (m.backbone(x)["conv4"] for m in (dense, model))
         return ((features - expected).square().sum() / expected.square().sum()).item()
 
     before = error()

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Prune the channels of a VGG detector's backbone, to compare with: the library torch-pruning.
+"""Prune the channels of a VGG detector, to compare with: the library torch-pruning.
 
     python tools/prune.py --config-file dense/config.yaml --weights dense/model_final.pth \\
         --images photos --target-flops 3x --output pruned
 
---target-flops is a factor of the multiply-adds of the backbone. Nothing else is pruned, and neither
-are the channels that the heads read (conv5_3's). Of every other convolution torch-pruning removes
-the same share of channels, those of the least norm. The convolutions that are left are then fitted
-to the dense ones' outputs on images, one after another (He et al., arXiv 1707.06168), as
-tools/compress.py does it, for a fair comparison.
+Of every convolution of the backbone and of fc6 and fc7, torch-pruning removes the same share of
+channels, those of the least norm, but none of those that more than one head reads (conv5_3's). The
+layers that are left, but for fc6, whose inputs are too many for it, are then fitted to the dense
+ones' outputs on images, one after another (He et al., arXiv 1707.06168), as tools/compress.py does
+it, for a fair comparison.
 
 The new folder --output gets config.yaml and model.pth, plain detectron2 after ``import sparsedet``,
 with the schedule of fine-tuning that tools/compress.py sets:
@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +33,7 @@ from tqdm import tqdm
 
 from sparsedet.analysis import count_parameters
 from sparsedet.checkpoint import SparseDetCheckpointer
-from sparsedet.compress.fit import PATCHES, DenseFit
+from sparsedet.compress.fit import DenseFit
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
 from sparsedet.compress.plan import compact_layers
@@ -42,13 +44,15 @@ from sparsedet.engine.calibration import CalibrationImage, load_images, run_dete
 from sparsedet.engine.compression import compressed_config, load_model
 from sparsedet.errors import InputError
 from sparsedet.files import new_folder
-from sparsedet.modeling import VGG, dense_config
+from sparsedet.modeling import dense_config
 
 STEPS = 100
 """Steps from all channels to none; as many are taken as the target needs."""
 
 MULTIPLE = 8
 """Numbers of channels stay multiples of it, for speed."""
+
+FC6 = "roi_heads.box_head.fc6"
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,7 +62,7 @@ def parse_args() -> argparse.Namespace:
         type=factor,
         required=True,
         metavar="FACTORx",
-        help="by which the backbone's multiply-adds are to shrink",
+        help="by which the multiply-adds are to shrink",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
     args = parser.parse_args()
@@ -69,20 +73,32 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def multiply_adds(vgg: VGG, outputs: Mapping[str, float]) -> float:
-    return sum(outputs[name] * conv.weight.numel() for name, conv in vgg.named_children())
+def layers_to_prune(model: nn.Module) -> dict[str, nn.Module]:
+    """The convolutions of the backbone, fc6, fc7 and the predictors, which read fc7."""
+    parts = "backbone.", "roi_heads.box_head.", "roi_heads.box_predictor."
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if name.startswith(parts) and isinstance(module, (nn.Conv2d, nn.Linear))
+    }
+
+
+def multiply_adds(model: nn.Module, outputs: Mapping[str, float]) -> float:
+    layers = layers_to_prune(model)
+    return sum(outputs[name] * layer.weight.numel() for name, layer in layers.items())
 
 
 def prune_channels(
-    vgg: VGG, outputs: Mapping[str, float], factor: float
+    model: nn.Module, outputs: Mapping[str, float], factor: float, rest: float = 0.0
 ) -> dict[str, torch.Tensor]:
-    """Remove channels until the multiply-adds of ``vgg`` are ``factor`` times fewer.
+    """Remove channels until the multiply-adds of ``model`` are ``factor`` times fewer.
 
     Args:
-        outputs: how many positions the output of each convolution has.
+        outputs: how many positions the output of each of :func:`layers_to_prune` has.
+        rest: multiply-adds of all other layers.
 
     Returns:
-        for each convolution, the numbers of the channels that are left
+        for each layer, the numbers of the channels that are left
 
     Raises:
         InputError: torch-pruning is not installed, or the factor is out of reach.
@@ -91,26 +107,38 @@ def prune_channels(
         import torch_pruning
     except ImportError:
         raise InputError("torch-pruning is not installed: pip install torch-pruning") from None
-    convs = {conv: name for name, conv in vgg.named_children()}
+    vgg, heads = model.backbone, model.roi_heads
+    names = {layer: name for name, layer in layers_to_prune(model).items()}
     features = {vgg.stages[int(name[-1]) - 1][-1] for name in vgg.output_shape()}
-    vgg.requires_grad_(True)  # by which it finds out what is connected with what
-    pruner = torch_pruning.pruner.BasePruner(
-        vgg,
-        torch.zeros(1, 3, 64, 64, device=next(vgg.parameters()).device),
-        torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=1.0,
-        iterative_steps=STEPS,
-        round_to=MULTIPLE,
-        ignored_layers=[getattr(vgg, name) for name in features],
-    )
-    kept = {name: torch.arange(conv.out_channels) for conv, name in convs.items()}
-    dense = multiply_adds(vgg, outputs)
-    while dense < factor * multiply_adds(vgg, outputs):
-        if pruner.current_step == STEPS:
-            most = dense / multiply_adds(vgg, outputs)
+    side = heads.box_pooler.output_size
+    model.requires_grad_(True)  # by which it finds out what is connected with what
+    pruners = [
+        torch_pruning.pruner.BasePruner(
+            network,
+            torch.zeros(1, *shape, device=model.device),
+            torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=1.0,
+            iterative_steps=STEPS,
+            round_to=MULTIPLE,
+            ignored_layers=ignored,
+        )
+        for network, shape, ignored in (
+            (vgg, (3, 64, 64), [getattr(vgg, name) for name in features]),
+            (
+                nn.Sequential(heads.box_head, heads.box_predictor),
+                (heads.box_head.fc6.in_features // math.prod(side), *side),
+                [heads.box_predictor],
+            ),
+        )
+    ]
+    kept = {name: torch.arange(len(layer.weight)) for layer, name in names.items()}
+    dense = multiply_adds(model, outputs) + rest
+    while dense < factor * (multiply_adds(model, outputs) + rest):
+        if pruners[0].current_step == STEPS:
+            most = dense / (multiply_adds(model, outputs) + rest)
             raise InputError(f"--target-flops {factor:g}x: out of reach; at most {most:.1f}x")
-        for group in pruner.step(interactive=True):
-            name, removed = convs[group[0].dep.target.module], set(group[0].idxs)
+        for group in chain.from_iterable(pruner.step(interactive=True) for pruner in pruners):
+            name, removed = names[group[0].dep.target.module], set(group[0].idxs)
             left = [channel for i, channel in enumerate(kept[name].tolist()) if i not in removed]
             kept[name] = torch.tensor(left)
             group.prune()
@@ -120,55 +148,58 @@ def prune_channels(
 @torch.no_grad()
 def refit(
     model: nn.Module,
-    dense: VGG,
+    dense: nn.Module,
     kept: Mapping[str, torch.Tensor],
     outputs: Mapping[str, float],
     images: Sequence[CalibrationImage],
 ) -> None:
-    """Fit the pruned convolutions to the outputs of the dense ones, from the inputs that they get.
+    """Fit the layers of the pruned model, but for fc6, to the outputs of the dense ones, from the
+    inputs that they get.
 
     Args:
-        dense: what the backbone of ``model`` was before it was pruned.
+        dense: what ``model`` was before it was pruned; both will see its proposals.
         kept, outputs: as in :func:`prune_channels`.
     """
+    layers, originals = layers_to_prune(model), layers_to_prune(dense)
+    fits = {name: DenseFit(layer) for name, layer in layers.items() if name != FC6}
     sample = Sample(
-        {name: count * len(images) for name, count in outputs.items()},
-        {name: PATCHES * conv.weight[0].numel() for name, conv in dense.named_children()},
+        {name: outputs[name] * len(images) for name in fits},
+        {name: fit.wanted for name, fit in fits.items()},
     )
-    for name, conv in tqdm(list(model.backbone.named_children()), "fitting", unit="layer"):
-        original = getattr(dense, name)
+    for name, fit in tqdm(fits.items(), "fitting", unit="layer"):
+        original = originals[name]
         weight, bias = weight_matrix(original.weight)[kept[name]], original.bias[kept[name]]
-        targets = [F.linear(x, weight, bias) for x in _patches(model, dense, name, sample, images)]
-        fit = DenseFit(conv)
-        for x, y in zip(_patches(model, model.backbone, name, sample, images), targets):
+        seen = _patches(dense, original, name, sample, images)
+        targets = [F.linear(x, weight, bias) for x in seen]
+        for x, y in zip(_patches(model, layers[name], name, sample, images), targets):
             fit.add(x, y)
         fit.solve()
 
 
 def _patches(
-    model: nn.Module, vgg: VGG, name: str, sample: Sample, images: Sequence[CalibrationImage]
+    model: nn.Module,
+    layer: nn.Module,
+    name: str,
+    sample: Sample,
+    images: Sequence[CalibrationImage],
 ) -> Iterator[torch.Tensor]:
-    """Image by image, a sample of what a convolution of ``vgg`` sees."""
-    conv = getattr(vgg, name)
+    """Image by image, a sample of what a layer of ``model`` sees."""
     patches = []
 
-    def run_backbone(vgg, image):
-        vgg(model.preprocess_image(image.inputs).tensor)
-
     def look(image, call, x):
-        positions = sample(name, image, call, count_patches(conv, x))
-        patches.append(take_patches(conv, x, positions))
+        patches.append(take_patches(layer, x, sample(name, image, call, count_patches(layer, x))))
         return True  # later layers are of no interest
 
-    for _ in observe(vgg, images, run_backbone, {conv: look}):
+    for _ in observe(model, images, run_detector, {layer: look}):
         yield patches.pop()
 
 
-def pruned_config(cfg: CfgNode, vgg: VGG, folder: str) -> CfgNode:
+def pruned_config(cfg: CfgNode, model: nn.Module, folder: str) -> CfgNode:
     """The config of the pruned model, whose weights are ``folder/model.pth``."""
     # The schedule of a compressed model, without a plan to compress anything.
     pruned = dense_config(compressed_config(cfg, {}, folder))
-    pruned.MODEL.VGG.CHANNELS = [conv.out_channels for conv in vgg.children()]
+    pruned.MODEL.VGG.CHANNELS = [conv.out_channels for conv in model.backbone.children()]
+    pruned.MODEL.ROI_BOX_HEAD.FC_DIM = model.roi_heads.box_head.fc7.out_features
     return pruned
 
 
@@ -176,28 +207,29 @@ def prune_into(folder: str, args: argparse.Namespace) -> None:
     cfg = model_config(args)
     if cfg.MODEL.BACKBONE.NAME != "build_vgg_backbone" or cfg.MODEL.VGG.NORM:
         raise InputError(f"{args.config_file}: only build_vgg_backbone without NORM can be pruned")
+    if cfg.MODEL.ROI_BOX_HEAD.NAME != "VGGBoxHead":
+        raise InputError(f"{args.config_file}: MODEL.ROI_BOX_HEAD.NAME: only VGGBoxHead is pruned")
     model = load_model(cfg)
     if compact_layers(model):
         raise InputError(f"{args.config_file}: the model is compressed already: prune a dense one")
-    vgg = model.backbone
     images = load_images(cfg, args.images, args.num_images)
-    survey = Survey(model, dict(vgg.named_children()), images, run_detector)
-    dense = copy.deepcopy(vgg)
-    parameters = count_parameters(model)
-    kept = prune_channels(vgg, survey.outputs, args.target_flops)
+    layers = layers_to_prune(model)
+    survey = Survey(model, layers, images, run_detector)
+    dense = copy.deepcopy(model)
+    before = multiply_adds(model, survey.outputs), count_parameters(model)
+    rest = survey.multiply_adds - before[0]
+    kept = prune_channels(model, survey.outputs, args.target_flops, rest)
     refit(model, dense, kept, survey.outputs, images)
     with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
-        file.write(pruned_config(cfg, vgg, args.output).dump())
+        file.write(pruned_config(cfg, model, args.output).dump())
     SparseDetCheckpointer(model, folder).save("model")
 
-    work = [multiply_adds(net, survey.outputs) for net in (dense, vgg)]
-    rest = survey.multiply_adds - work[0]
-    for what, before, after in (
-        ("multiply-adds of the backbone (billions)", *(count / 1e9 for count in work)),
-        ("multiply-adds of all (billions)", *((rest + count) / 1e9 for count in work)),
-        ("parameters of all (millions)", parameters / 1e6, count_parameters(model) / 1e6),
+    after = multiply_adds(model, survey.outputs), count_parameters(model)
+    for what, was, now in (
+        ("multiply-adds (billions)", *((rest + m) / 1e9 for m, _ in (before, after))),
+        ("parameters (millions)", *(count / 1e6 for _, count in (before, after))),
     ):
-        print(f"{what}: {before:.2f} -> {after:.2f} ({before / after:.2f}x)")
+        print(f"{what}: {was:.2f} -> {now:.2f} ({was / now:.2f}x)")
 
 
 def main() -> None:

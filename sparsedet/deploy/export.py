@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import torch
 from torch import nn
 
 from .. import __version__
 from ..errors import InputError
+from .equalize import equalize_
 from .graph import DetectionGraph, smallest_side
 from .model_info import KEY, ModelInfo
 
 PRECISIONS = ("f32", "f16", "int8")
 OPSET = 17  # RoiAlign is right from 16 on
+EQUALIZED = 16  # images on which the ranges inside compact layers are made alike
 HALF_SIZE = 1024  # elements of the smallest weight that f16 stores in half precision
 
 
@@ -52,7 +56,8 @@ def export(
     for name, is_needed in needed.items():
         if is_needed and importlib.util.find_spec(name) is None:
             raise InputError(f"{name} is needed to export to {path}: pip install {name}")
-    graph = DetectionGraph(model)
+    eight_bits = precision == "int8"
+    graph = DetectionGraph(copy.deepcopy(model) if eight_bits else model)
     info = ModelInfo(
         class_names=list(class_names),
         format=model.input_format,
@@ -65,11 +70,14 @@ def export(
     )
     with tempfile.TemporaryDirectory() as folder:
         traced = os.path.join(folder, "model.onnx")
-        _trace(graph, traced)
-        if precision == "int8":
-            from .quantize import quantize
+        if eight_bits:
+            from .quantize import calibration_inputs, quantize
 
-            traced = quantize(traced, info, images)
+            inputs = islice(calibration_inputs(images, info), EQUALIZED)
+            equalize_(graph, inputs, lambda image: graph(torch.from_numpy(image.copy())))
+        _trace(graph, traced)
+        if eight_bits:
+            traced = quantize(traced, calibration_inputs(images, info))
         _save(traced, path, info)
 
 

@@ -38,6 +38,12 @@ class LowRankLinear(nn.Module):
         return self.expand(self.reduce(x))
 
     @torch.no_grad()
+    def rescale_(self, scale: torch.Tensor) -> None:
+        """Divide what R gives by ``scale`` (rank,), which E undoes: the module gives the same."""
+        self.reduce.weight /= scale[:, None]
+        self.expand.weight *= scale
+
+    @torch.no_grad()
     def to_dense(self) -> nn.Linear:
         """The one dense layer that this one equals."""
         bias = self.expand.bias

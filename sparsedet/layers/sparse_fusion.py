@@ -140,6 +140,15 @@ class SparseFusionConv2d(nn.Module):
             first = last
         self.fusion.weight[:, self._fusion_columns(index), 0, 0] = fusion.to(self.fusion.weight)
 
+    @torch.no_grad()
+    def rescale_(self, scale: torch.Tensor) -> None:
+        """Divide the outputs of the sparse kernels by ``scale`` (sum(ranks),), which the fusion
+        undoes: the module gives the same. Without groups only."""
+        for index, convs in enumerate(self.sparse):
+            for conv in convs:
+                conv.weight /= scale[self._fusion_columns(index), None, None, None]
+        self.fusion.weight *= scale[:, None, None]
+
     def _fusion_columns(self, index: int) -> slice:
         start = sum(self.ranks[:index]) // self.groups
         return slice(start, start + self.ranks[index] // self.groups)
