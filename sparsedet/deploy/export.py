@@ -134,7 +134,8 @@ def _save(traced: str, path: str, info: ModelInfo) -> None:
         import openvino
 
         onnx.save(model, traced)
-        converted = openvino.Core().read_model(traced)
+        # Reading the file alone would leave to every loading what converting simplifies once.
+        converted = openvino.convert_model(traced)
         openvino.save_model(converted, path, compress_to_fp16=info.precision == "f16")
         return
     if info.precision == "f16":
