@@ -51,6 +51,20 @@ def _reduced_rank(x, y, rank):
     return (weight @ v[:rank].T @ v[:rank]).T
 
 
+@pytest.mark.parametrize("noise", [1e-2, 1e-4, 0])
+def test_inputs_that_are_nearly_all_the_same(noise):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 1, generator=generator) + noise * torch.randn(400, 64, generator=generator)
+    weight = torch.randn(32, 64, generator=generator)
+    y = x @ weight.T
+    blocks = [torch.arange(0, 64, 2), torch.arange(1, 64, 2)]
+    regression = _regression(x, y, weight, blocks)  # in float32, in which x.T @ x is indefinite
+    regression.cut(lambda spectra: [16, 16])
+    regression.improve(2)
+    found = sum(x[:, b] @ (f @ s).T for b, (f, s) in zip(blocks, regression.weights()))
+    assert (found - y).norm() < 0.01 * y.norm()
+
+
 @pytest.mark.parametrize("rank", range(1, OUTPUTS + 1))
 def test_one_kernel_is_reduced_rank_regression(data, rank):
     x, y, weight = data

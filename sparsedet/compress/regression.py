@@ -12,6 +12,10 @@ Spectra = list[torch.Tensor]
 """For each kernel, the variance that each further rank would explain, in decreasing order."""
 
 
+RIDGES = 6
+"""How many to try, each ten times the one before, until a matrix has a Cholesky factor."""
+
+
 class Regression:
     """The best ``y = sum_m F_m S_m x_m`` of given ranks, x_m the columns of kernel m in a patch x.
 
@@ -42,7 +46,7 @@ class Regression:
         blocks: Sequence[torch.Tensor],
     ):
         self.yy = yy
-        self.roots = [torch.linalg.cholesky(xx[b[:, None], b]) for b in blocks]
+        self.roots = [_root(xx[b[:, None], b]) for b in blocks]
         self.yz = [_whiten(yx[:, b], root) for b, root in zip(blocks, self.roots)]
         self.zz = {}
         for m, rows in enumerate(blocks):
@@ -86,13 +90,9 @@ class Regression:
         return total
 
     def _solve_fusions(self) -> None:
-        gram = self._gram()
-        # Well above rounding and well below any variance that matters.
-        least = torch.finfo(gram.dtype)
-        gram.diagonal().add_(least.eps**0.8 * gram.diagonal().mean() + least.tiny)
         sparse = [s for _, s in self.factors]
         right = torch.cat([yz @ s.T for yz, s in zip(self.yz, sparse)], dim=1)
-        fusions = torch.cholesky_solve(right.T, torch.linalg.cholesky(gram)).T
+        fusions = torch.cholesky_solve(right.T, _root(self._gram())).T
         self.explained = (fusions * right).sum()
         self.factors = list(zip(fusions.split([len(s) for s in sparse], dim=1), sparse))
 
@@ -128,3 +128,18 @@ class Regression:
 def _whiten(covariance: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
     """Covariance with x to covariance with ``root^-1 x``."""
     return torch.linalg.solve_triangular(root, covariance.T, upper=False).T
+
+
+def _root(gram: torch.Tensor) -> torch.Tensor:
+    """Cholesky factor of a matrix, changed in place where it is singular or, by rounding, a little
+    indefinite."""
+    least = torch.finfo(gram.dtype)
+    # At first well above rounding and well below any variance that matters.
+    ridge = least.eps**0.8 * gram.diagonal().mean() + least.tiny
+    for _ in range(RIDGES):
+        gram.diagonal().add_(ridge)
+        root, failed = torch.linalg.cholesky_ex(gram)
+        if not failed:
+            return root
+        ridge *= 10
+    return torch.linalg.cholesky(gram)
