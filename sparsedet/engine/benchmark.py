@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -29,8 +28,6 @@ from .optimize import optimize_for_inference
 IN_PYTORCH = {"eager": ("f32",), "optimized": ("f32", "bf16")}
 EXPORTED = {"onnxruntime": ("f32", "f16", "int8"), "openvino": ("f32", "f16", "bf16", "int8")}
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
-LOADS = 3  # of each file, for the median: the first may wait until the disk has written it
-
 RUN_IN_PYTORCH = """
 import json, sys
 from sparsedet.engine.benchmark import run_once
@@ -149,14 +146,13 @@ def _exported(model: nn.Module, name: str, precision: str, setting: Setting, fol
     if not os.path.exists(folder):
         os.makedirs(folder)
         _export(model, path, stored, setting)
+        os.sync()  # or loading would wait for the disk
     arguments = {"path": path, "engine": name, "threads": setting.threads, "precision": computed}
-    load_times = []
-    for _ in range(LOADS):
-        start = now()
-        detector = Detector(**arguments)
-        load_times.append(1000 * (now() - start))
+    start = now()
+    detector = Detector(**arguments)
+    load_ms = 1000 * (now() - start)
     return {
-        "load_ms": statistics.median(load_times),
+        "load_ms": load_ms,
         "run": lambda images: [detector(image) for image in images],
         "file_bytes": sum(file.stat().st_size for file in os.scandir(folder)),
         "peak_rss_mb": peak_rss_mb(
