@@ -22,7 +22,7 @@ import argparse
 import copy
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -132,16 +132,18 @@ def prune_channels(
         )
     ]
     kept = {name: torch.arange(len(layer.weight)) for layer, name in names.items()}
-    dense = multiply_adds(model, outputs) + rest
-    while dense < factor * (multiply_adds(model, outputs) + rest):
+    dense = work = multiply_adds(model, outputs) + rest
+    while dense < factor * work:
         if pruners[0].current_step == STEPS:
-            most = dense / (multiply_adds(model, outputs) + rest)
-            raise InputError(f"--target-flops {factor:g}x: out of reach; at most {most:.1f}x")
+            raise InputError(
+                f"--target-flops {factor:g}x: out of reach; at most {dense / work:.1f}x"
+            )
         for group in chain.from_iterable(pruner.step(interactive=True) for pruner in pruners):
             name, removed = names[group[0].dep.target.module], set(group[0].idxs)
             left = [channel for i, channel in enumerate(kept[name].tolist()) if i not in removed]
             kept[name] = torch.tensor(left)
             group.prune()
+        work = multiply_adds(model, outputs) + rest
     return kept
 
 
@@ -166,32 +168,38 @@ def refit(
         {name: outputs[name] * len(images) for name in fits},
         {name: fit.wanted for name, fit in fits.items()},
     )
+    targets: dict[str, list[torch.Tensor]] = {name: [] for name in fits}
+
+    def collect(name):
+        layer, channels = originals[name], kept[name]
+        weight, bias = weight_matrix(layer.weight)[channels], layer.bias[channels]
+
+        def look(image, call, x):
+            targets[name].append(F.linear(_patches(layer, x, sample, name, image), weight, bias))
+
+        return look
+
+    def add(name):
+        def look(image, call, x):
+            fits[name].add(_patches(layers[name], x, sample, name, image), targets[name][image])
+            return True  # later layers are of no interest
+
+        return look
+
+    visits = {originals[name]: collect(name) for name in fits}
+    for _ in tqdm(observe(dense, images, run_detector, visits), "dense model", len(images)):
+        pass
     for name, fit in tqdm(fits.items(), "fitting", unit="layer"):
-        original = originals[name]
-        weight, bias = weight_matrix(original.weight)[kept[name]], original.bias[kept[name]]
-        seen = _patches(dense, original, name, sample, images)
-        targets = [F.linear(x, weight, bias) for x in seen]
-        for x, y in zip(_patches(model, layers[name], name, sample, images), targets):
-            fit.add(x, y)
+        for _ in observe(model, images, run_detector, {layers[name]: add(name)}):
+            pass
         fit.solve()
 
 
 def _patches(
-    model: nn.Module,
-    layer: nn.Module,
-    name: str,
-    sample: Sample,
-    images: Sequence[CalibrationImage],
-) -> Iterator[torch.Tensor]:
-    """Image by image, a sample of what a layer of ``model`` sees."""
-    patches = []
-
-    def look(image, call, x):
-        patches.append(take_patches(layer, x, sample(name, image, call, count_patches(layer, x))))
-        return True  # later layers are of no interest
-
-    for _ in observe(model, images, run_detector, {layer: look}):
-        yield patches.pop()
+    layer: nn.Module, x: torch.Tensor, sample: Sample, name: str, image: int
+) -> torch.Tensor:
+    """A sample of what a layer, which runs once in an image, sees in its input."""
+    return take_patches(layer, x, sample(name, image, 0, count_patches(layer, x)))
 
 
 def pruned_config(cfg: CfgNode, model: nn.Module, folder: str) -> CfgNode:
@@ -216,20 +224,18 @@ def prune_into(folder: str, args: argparse.Namespace) -> None:
     layers = layers_to_prune(model)
     survey = Survey(model, layers, images, run_detector)
     dense = copy.deepcopy(model)
-    before = multiply_adds(model, survey.outputs), count_parameters(model)
-    rest = survey.multiply_adds - before[0]
+    before = survey.multiply_adds, count_parameters(model)
+    rest = survey.multiply_adds - multiply_adds(model, survey.outputs)
     kept = prune_channels(model, survey.outputs, args.target_flops, rest)
     refit(model, dense, kept, survey.outputs, images)
     with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
         file.write(pruned_config(cfg, model, args.output).dump())
     SparseDetCheckpointer(model, folder).save("model")
 
-    after = multiply_adds(model, survey.outputs), count_parameters(model)
-    for what, was, now in (
-        ("multiply-adds (billions)", *((rest + m) / 1e9 for m, _ in (before, after))),
-        ("parameters (millions)", *(count / 1e6 for _, count in (before, after))),
-    ):
-        print(f"{what}: {was:.2f} -> {now:.2f} ({was / now:.2f}x)")
+    after = multiply_adds(model, survey.outputs) + rest, count_parameters(model)
+    units = ("multiply-adds (billions)", 1e9), ("parameters (millions)", 1e6)
+    for (what, unit), was, now in zip(units, before, after):
+        print(f"{what}: {was / unit:.2f} -> {now / unit:.2f} ({was / now:.2f}x)")
 
 
 def main() -> None:

@@ -60,6 +60,7 @@ class ConvolutionFit:
     def solve(self) -> None:
         """Set the compact layer."""
         statistics = self.moments.statistics()
+        del self.moments  # as large as a covariance
         weight = self.metric.weigh(weight_matrix(self.dense.weight).to(statistics.xx))
         statistics.regularize_(weight)
         alone = self.metric.weigh(weight_matrix(self.compact.dense_weight()).to(weight))
@@ -166,6 +167,7 @@ class DenseFit:
     def solve(self) -> None:
         """Set the layer."""
         statistics = self.moments.statistics()
+        del self.moments  # as large as a covariance
         statistics.regularize_(weight_matrix(self.layer.weight).to(statistics.xx))
         root = torch.linalg.cholesky(statistics.xx)
         fitted = torch.cholesky_solve(statistics.yx.T, root).T

@@ -11,7 +11,6 @@ from .spectrum import principal_directions
 Spectra = list[torch.Tensor]
 """For each kernel, the variance that each further rank would explain, in decreasing order."""
 
-
 RIDGES = 6
 """How many to try, each ten times the one before, until a matrix has a Cholesky factor."""
 
@@ -131,8 +130,10 @@ def _whiten(covariance: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
 
 
 def _root(gram: torch.Tensor) -> torch.Tensor:
-    """Cholesky factor of a matrix, changed in place where it is singular or, by rounding, a little
-    indefinite."""
+    """Cholesky factor of a matrix that may be singular or, by rounding, a little indefinite.
+
+    A ridge is added to the matrix, in place, and increased until there is a factor.
+    """
     least = torch.finfo(gram.dtype)
     # At first well above rounding and well below any variance that matters.
     ridge = least.eps**0.8 * gram.diagonal().mean() + least.tiny

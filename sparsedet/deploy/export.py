@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from torch import nn
@@ -73,11 +73,12 @@ def export(
         if eight_bits:
             from .quantize import calibration_inputs, quantize
 
-            inputs = islice(calibration_inputs(images, info), EQUALIZED)
-            equalize_(graph, inputs, lambda image: graph(torch.from_numpy(image.copy())))
+            inputs = calibration_inputs(images, info)
+            first = list(islice(inputs, EQUALIZED))
+            equalize_(graph, first, lambda image: graph(torch.from_numpy(image.copy())))
         _trace(graph, traced)
         if eight_bits:
-            traced = quantize(traced, calibration_inputs(images, info))
+            traced = quantize(traced, chain(first, inputs))
         _save(traced, path, info)
 
 

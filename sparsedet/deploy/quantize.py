@@ -23,7 +23,6 @@ PARTS = ("/backbone/", "/rpn_head/", "/box_head/")
 OPERATORS = ["Add", "Concat", "Conv", "Gemm", "MatMul", "MaxPool", "Relu"]
 # What these give are coordinates and scores: they cost little and need every bit.
 LAST_LAYERS = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred")
-QUANTIZE = "QuantizeLinear"
 
 
 def quantize(path: str, inputs: Iterator[np.ndarray]) -> str:
@@ -64,7 +63,7 @@ def quantize(path: str, inputs: Iterator[np.ndarray]) -> str:
 def _share_scales(graph: onnx.GraphProto) -> None:
     """Give what a Concat reads the scale of what it gives: to be rounded once, and then copied."""
     producers = {name: node for node in graph.node for name in node.output}
-    scales = {n.input[0]: list(n.input[1:]) for n in graph.node if n.op_type == QUANTIZE}
+    scales = {n.input[0]: list(n.input[1:]) for n in graph.node if n.op_type == "QuantizeLinear"}
     for concat in graph.node:
         scale = scales.get(concat.output[0])
         if concat.op_type != "Concat" or not concat.name.startswith(PARTS) or not scale:

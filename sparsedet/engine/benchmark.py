@@ -28,6 +28,7 @@ from .optimize import optimize_for_inference
 IN_PYTORCH = {"eager": ("f32",), "optimized": ("f32", "bf16")}
 EXPORTED = {"onnxruntime": ("f32", "f16", "int8"), "openvino": ("f32", "f16", "bf16", "int8")}
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+
 RUN_IN_PYTORCH = """
 import json, sys
 from sparsedet.engine.benchmark import run_once
