@@ -27,7 +27,7 @@ setup(
         "deploy": ["onnx>=1.14", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
         "prune": ["torch-pruning>=1.6,<2"],
-        "test": ["flask>=3.0", "onnxruntime>=1.16", "pytest>=7.0", "ruff>=0.9"],
+        "test": ["flask>=3.0", "onnxruntime>=1.16", "pytest>=7.3", "ruff>=0.9"],
         "web": ["flask>=3.0"],
     },
 )
