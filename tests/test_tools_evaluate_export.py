@@ -16,7 +16,7 @@ from sparsedet.deploy import Detections
 from sparsedet.deploy.compare import Difference
 from sparsedet.deploy.export import export
 from sparsedet.engine import Predictor, Trainer
-from sparsedet.engine.export_evaluation import compare_with_pytorch, largest
+from sparsedet.engine.export_evaluation import compare_with_pytorch, describe, largest
 
 TOOL = Path(__file__).parents[1] / "tools" / "evaluate_export.py"
 CLASSES = ["cup", "plate", "spoon"]
@@ -124,3 +124,10 @@ def test_rounding_at_the_threshold_and_at_the_limit_is_no_difference(kitchen):
 def test_the_largest_difference_of_several_images():
     apart = [Difference(3, 1, 0.25, 0.0), Difference(2, 0, 0.125, 0.5)]
     assert largest(apart) == Difference(5, 1, 0.25, 0.5)
+
+
+def test_nothing_compared_is_not_called_equal():
+    assert describe(Difference(0, 0, 0.0, 0.0)) == (
+        "neither detects anything, so nothing was compared"
+    )
+    assert describe(Difference(0, 1, 0.0, 0.0)).endswith("1 without a counterpart")

@@ -7,9 +7,9 @@
         --weights output/model_final.pth --output model.xml --precision int8 --images photos
 
 Writes ONNX, or OpenVINO IR where the output is named .xml (with a .bin beside it). Before it is put
-in place, the file is run on one picture (the first of --images, or a generated one) beside the
-PyTorch model, and the largest difference is printed; f32 is refused beyond 0.5 pixels or 0.001 of
-score. tools/predict.py runs the file.
+in place, the file is run on one picture (the first of --images, or a generated one, in which few
+models find anything) beside the PyTorch model, and the largest difference is printed; f32 is
+refused beyond 0.5 pixels or 0.001 of score. tools/predict.py runs the file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def parse_args() -> argparse.Namespace:
         help="of the weights; int8 computes in it, too (default: f32)",
     )
     parser.add_argument(
-        "--images", metavar="DIR", help="to calibrate int8 on, some tens like those to come"
+        "--images",
+        metavar="DIR",
+        help="to calibrate int8 on, some tens like those to come, and to compare on one of them",
     )
     return parser.parse_args()
 

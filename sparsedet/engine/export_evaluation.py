@@ -117,6 +117,8 @@ def largest(apart: Sequence[Difference]) -> Difference:
 
 def describe(apart: Difference) -> str:
     """In words."""
+    if not apart.matched and not apart.unmatched:
+        return "neither detects anything, so nothing was compared"
     return (
         f"{apart.matched} detections, boxes within {apart.pixels:.4f} pixels, "
         f"scores within {apart.score:.6f}, {apart.unmatched} without a counterpart"
