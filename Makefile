@@ -28,4 +28,4 @@ demo: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q --durations=10 -o tmp_path_retention_policy=failed tests
+	$(BIN)/python -m pytest -q --durations=10 tests
