@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Put the official COCO 2017 where detectron2 expects it, or check it.
 
-    python datasets/prepare_coco.py --from DIR      unpack the zips that are in DIR
-    python datasets/prepare_coco.py --check         say what is missing or broken
-    python datasets/prepare_coco.py --check --json FILE --images DIR
-                                                    the same for any COCO json
+python datasets/prepare_coco.py --from DIR      unpack the zips that are in DIR
+python datasets/prepare_coco.py --check         say what is missing or broken
+python datasets/prepare_coco.py --check --json FILE --images DIR
+                                                the same for any COCO json
 """
 
 from __future__ import annotations

@@ -43,9 +43,7 @@ def test_one_answer_gives_its_own_gradient():
 
 def test_positions_of_a_convolution_and_work_in_place():
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(2, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 1, 1, bias=False)
-    )
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 1, 1, bias=False))
     model[0].bias.data.fill_(100.0)  # the ReLU lets everything pass
     metrics = output_metrics(model, {"0": model[0]}, [model[2]], [torch.rand(2, 2, 5, 5)])
     root = metrics["0"].root

@@ -93,8 +93,7 @@ def sparsify_calibrated_(
         finally:
             passes.bar.close()
     reports = {
-        name: _report(name, layers[name], plan, survey, fits)
-        for name in _in_order(plan, survey)
+        name: _report(name, layers[name], plan, survey, fits) for name in _in_order(plan, survey)
     }
     return _summary(reports, parameters, model, survey)
 

@@ -1,11 +1,11 @@
 """The demo set: pictures from `drawing`, written as a VOC-style folder and as COCO json.
 
-    root/
-      JPEGImages/000001.jpg ...
-      Annotations/000001.xml ...
-      ImageSets/Main/{trainval,test}.txt
-      annotations/{trainval,test}.json      COCO, its images in JPEGImages
-      shapes.json                           what it was made from
+root/
+  JPEGImages/000001.jpg ...
+  Annotations/000001.xml ...
+  ImageSets/Main/{trainval,test}.txt
+  annotations/{trainval,test}.json      COCO, its images in JPEGImages
+  shapes.json                           what it was made from
 """
 
 from __future__ import annotations

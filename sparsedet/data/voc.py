@@ -1,9 +1,9 @@
 """VOC-style folders, with any list of classes, as detectron2 dataset dicts.
 
-    root/
-      Annotations/ID.xml
-      ImageSets/Main/SPLIT.txt      one ID a line
-      JPEGImages/ID.jpg             or .jpeg, .png, or what the XML's <filename> says
+root/
+  Annotations/ID.xml
+  ImageSets/Main/SPLIT.txt      one ID a line
+  JPEGImages/ID.jpg             or .jpeg, .png, or what the XML's <filename> says
 """
 
 from __future__ import annotations
