@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from sparsedet.cli import run
+from sparsedet.cli.run import run
 from sparsedet.data.archives import install_archives
 from sparsedet.data.check import check_coco, print_reports
 from sparsedet.data.register import locate

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from sparsedet.cli import run
+from sparsedet.cli.run import run
 from sparsedet.data import generate_shapes
 from sparsedet.data.register import locate
 from sparsedet.errors import InputError

@@ -14,7 +14,7 @@ import os
 
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 
-from sparsedet.cli import run
+from sparsedet.cli.run import run
 from sparsedet.data.archives import install_archives
 from sparsedet.data.check import check_voc, print_reports
 from sparsedet.data.register import locate

@@ -13,12 +13,13 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureW
 
 if importlib.util.find_spec("detectron2") is None:
     warnings.warn(
-        "sparsedet: detectron2 is not installed, so only sparsedet.deploy, .kernels, .layers and "
+        "sparsedet: detectron2 is not installed, so only sparsedet.runtime, .kernels, .layers and "
         ".compress work; get it by `python tools/install_detectron2.py`",
         stacklevel=2,
     )
 else:
-    from . import modeling  # noqa: F401  registers by import
-    from .config import add_sparsedet_config, load_config
+    from . import modeling  # noqa: F401  registers
+    from .config import add_sparsedet_config
+    from .detection.config import load_config
 
     __all__ = ["add_sparsedet_config", "load_config"]

@@ -14,8 +14,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
-from sparsedet import load_config
-from sparsedet.engine import Predictor
+from sparsedet.detection.config import load_config
+from sparsedet.detection.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,14 +10,15 @@ from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
 from PIL import Image
 
-from sparsedet.analysis import count_flops, machine
-from sparsedet.analysis.benchmark import Engine, benchmark
-from sparsedet.analysis.benchmark_report import benchmark_table, plot_benchmark, speedups
-from sparsedet.analysis.machine import Machine, measure_machine
-from sparsedet.analysis.memory import peak_rss_mb
-from sparsedet.analysis.stages import STAGES, fix_proposals, stage_bounds, time_stages
+from sparsedet.benchmark import machine
+from sparsedet.benchmark.counting import count_flops
+from sparsedet.benchmark.machine import Machine, measure_machine
+from sparsedet.benchmark.memory import peak_rss_mb
+from sparsedet.benchmark.side_by_side import Engine, benchmark
+from sparsedet.benchmark.stages import STAGES, fix_proposals, stage_bounds, time_stages
 from sparsedet.errors import InputError
 from sparsedet.layers import SparseFusionConv2d
+from sparsedet.reports.benchmark import benchmark_table, plot_benchmark, speedups
 
 
 @BACKBONE_REGISTRY.register()

@@ -9,7 +9,9 @@ from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
 from torch import nn
 
-from sparsedet.analysis import compare_latency, count_flops, count_parameters, environment
+from sparsedet.benchmark.counting import count_flops
+from sparsedet.compress.survey import count_parameters
+from sparsedet.timing import compare_latency, environment
 
 
 @BACKBONE_REGISTRY.register()

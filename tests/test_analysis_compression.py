@@ -3,8 +3,9 @@
 import pytest
 from PIL import Image
 
-from sparsedet.analysis import environment, write_report
 from sparsedet.compress import LayerPlan, LayerReport, Report
+from sparsedet.reports.compression import write_report
+from sparsedet.timing import environment
 
 LAYERS = {
     "backbone.conv1_1": LayerReport(

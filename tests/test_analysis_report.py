@@ -9,16 +9,13 @@ import torch
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
-from sparsedet.analysis import (
-    draw_detections,
-    markdown_table,
-    plot_tradeoff,
-    plot_training_curves,
-    read_metrics,
-    report,
-)
 from sparsedet.drawing import draw_boxes
 from sparsedet.errors import InputError
+from sparsedet.reports import tradeoff
+from sparsedet.reports.pictures import draw_detections
+from sparsedet.reports.tables import markdown_table
+from sparsedet.reports.tradeoff import plot_tradeoff
+from sparsedet.reports.training import plot_training_curves, read_metrics
 
 RESULTS = {
     "dense": {"params": 137.06e6, "gflops": 226, "ms": 1400, "AP": 40, "AP50": 68, "voc_mAP": 67},
@@ -96,7 +93,7 @@ def test_tradeoff_labels_do_not_overlap(tmp_path, monkeypatch):
     }
     results["reference"] = RESULTS["dense"]
     figures = []
-    monkeypatch.setattr(report, "save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(tradeoff, "save_figure", lambda figure, path: figures.append(figure))
     plot_tradeoff(results, str(tmp_path / "tradeoff.png"))
     figures[0].draw_without_rendering()
     axes = figures[0].axes[0]

@@ -12,7 +12,7 @@ from sparsedet.compress import (
     LayerProfile,
     Option,
     Profile,
-    latency,
+    layer_times,
     measure_latency,
     plan_for_targets,
     profile_layers,
@@ -80,8 +80,8 @@ class _Work:
 @pytest.fixture
 def work(monkeypatch):
     work = _Work()
-    monkeypatch.setattr(latency, "_milliseconds", work)
-    monkeypatch.setattr(latency, "SECONDS", 0)
+    monkeypatch.setattr(layer_times, "_milliseconds", work)
+    monkeypatch.setattr(layer_times, "SECONDS", 0)
     return work
 
 
@@ -155,7 +155,9 @@ def test_the_rest_is_what_the_layers_leave_of_the_whole(profile, work):
 
 def test_more_weights_never_cost_less(work, monkeypatch):
     times = {2: 4.0, 4: 3.0, 8: 9.0}  # milliseconds by rank, one of which is noise
-    monkeypatch.setattr(latency, "_milliseconds", lambda f, inputs: times[getattr(f, "rank", 8)])
+    monkeypatch.setattr(
+        layer_times, "_milliseconds", lambda f, inputs: times[getattr(f, "rank", 8)]
+    )
     options = [Option(LayerPlan((rank,)), 40 * rank, 0.1) for rank in (8, 7, 4, 3, 2)]
     profile = Profile({"fc": LayerProfile(3.0, [Option(None, 384, 0.0), *options])}, 1, 1.0)
     model = nn.ModuleDict({"fc": nn.Linear(16, 24)})
@@ -175,7 +177,7 @@ def test_plans_reach_what_can_be_reached_and_take_nothing_slower(profile, work, 
         lucky = luck.setdefault(function, torch.rand((), generator=generator).item())
         return _weights(function) ** 0.5 * (0.5 + 2 * lucky)
 
-    monkeypatch.setattr(latency, "_milliseconds", milliseconds)
+    monkeypatch.setattr(layer_times, "_milliseconds", milliseconds)
     cost = measure_latency(_model(), profile, _images(16))
     costs = {"latency": cost}
 
@@ -207,8 +209,8 @@ def test_times_of_a_plan(profile, work):
 def test_turns_and_medians(monkeypatch):
     """On a clock that the functions themselves move."""
     clock, order = SimpleNamespace(now=0.0), []
-    monkeypatch.setattr(latency, "now", lambda: clock.now)
-    monkeypatch.setattr(latency, "SECONDS", 0.25)
+    monkeypatch.setattr(layer_times, "now", lambda: clock.now)
+    monkeypatch.setattr(layer_times, "SECONDS", 0.25)
 
     def function(name, seconds):
         def run(x):
@@ -219,16 +221,16 @@ def test_turns_and_medians(monkeypatch):
         return run
 
     inputs = [0.0, 0.25]
-    slow = latency._medians([(function("a", 1), inputs), (function("b", 2), inputs)])
+    slow = layer_times._medians([(function("a", 1), inputs), (function("b", 2), inputs)])
     assert slow == [2250.0, 4250.0]
-    assert order == ["a", "a", "b", "b"] * (1 + latency.ROUNDS)
+    assert order == ["a", "a", "b", "b"] * (1 + layer_times.ROUNDS)
     order[:] = ["before"] * 5
-    assert latency._medians([(function("c", 1 / 256), [0.0])]) == [1000 / 256]
+    assert layer_times._medians([(function("c", 1 / 256), [0.0])]) == [1000 / 256]
     assert order[5:] == ["c"] * (1 + 64)
 
 
 def test_a_real_measurement_leaves_the_model_alone(profile, monkeypatch):
-    monkeypatch.setattr(latency, "SECONDS", 0)
+    monkeypatch.setattr(layer_times, "SECONDS", 0)
     model = _model().train()
     before = copy.deepcopy(model.state_dict())
     cost = measure_latency(model, profile, _images(16), progress=True)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sparsedet.compress import LayerPlan, Metric, output_metrics, sparsify_calibrated_
-from sparsedet.compress.metric import FLOOR
+from sparsedet.compress.sensitivity import FLOOR
 
 
 def outer(w):

@@ -7,9 +7,9 @@ import torch
 
 from sparsedet.compress.curves import spend
 from sparsedet.compress.low_rank import LowRankRegression
+from sparsedet.compress.moments import RIDGE
 from sparsedet.compress.regression import Regression
 from sparsedet.compress.spectrum import principal_directions
-from sparsedet.compress.statistics import RIDGE
 
 OUTPUTS, SIZE, COUNT = 6, 12, 400
 HALVES = [torch.arange(0, SIZE, 2), torch.arange(1, SIZE, 2)]

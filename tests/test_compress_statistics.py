@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparsedet.compress import statistics
+from sparsedet.compress.moments import CHUNK, Moments
 from sparsedet.compress.patches import count_patches, kernel_columns, take_patches, weight_matrix
-from sparsedet.compress.statistics import CHUNK, Moments
 from sparsedet.kernels import sparse_kernels
 
 
@@ -59,7 +58,7 @@ def test_columns_of_a_sparse_kernel(pattern):
 @pytest.mark.parametrize("centered", [True, False])
 def test_a_stream_sums_to_the_whole(centered, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(statistics, "STRIP", 4)
+    monkeypatch.setattr("sparsedet.compress.moments.STRIP", 4)
     # A large mean, which float32 sums of squares would not survive.
     x = torch.randn(2 * CHUNK + 1000, 6) @ torch.randn(6, 6) + (1000 if centered else 1)
     y = torch.randn(len(x), 3) - 5

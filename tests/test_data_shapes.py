@@ -12,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from sparsedet.data import SHAPE_CLASSES, generate_shapes, load_coco, load_voc
-from sparsedet.data.drawing import _iou, _mask, draw_picture
+from sparsedet.data.shape_pictures import _iou, _mask, draw_picture
 from sparsedet.errors import InputError
 
 

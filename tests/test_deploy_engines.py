@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sparsedet.deploy import Detector
-from sparsedet.deploy.engines import load_graph
 from sparsedet.errors import InputError
+from sparsedet.runtime.detector import Detector
+from sparsedet.runtime.engines import load_graph
 
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 IMAGE = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)

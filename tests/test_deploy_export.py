@@ -11,11 +11,12 @@ from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from PIL import Image
 
-from sparsedet import __version__, add_sparsedet_config, load_config
-from sparsedet.deploy import Detections, Detector
-from sparsedet.deploy.compare import Difference, compare
-from sparsedet.deploy.export import export, replacing_files
+from sparsedet import __version__, add_sparsedet_config
+from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
+from sparsedet.export.compare import Difference, compare
+from sparsedet.export.exporter import export, replacing_files
+from sparsedet.runtime.detector import Detections, Detector
 
 SHAPES = Path(__file__).parents[1] / "configs" / "Shapes-Detection"
 NAMES = ["circle", "square", "triangle", "star", "ring", "cross"]

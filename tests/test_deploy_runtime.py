@@ -13,10 +13,9 @@ import pytest
 from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 
-from sparsedet.deploy import Detector
-from sparsedet.deploy.model_info import ModelInfo
-from sparsedet.deploy.runtime import preprocess, resized_shape
 from sparsedet.errors import InputError
+from sparsedet.runtime.detector import Detector, preprocess, resized_shape
+from sparsedet.runtime.model_info import ModelInfo
 
 ROOT = Path(__file__).parents[1]
 THRESHOLD = 0.9

@@ -16,7 +16,6 @@ from detectron2.modeling.poolers import ROIPooler
 from PIL import Image
 from torch import nn
 
-from sparsedet import load_config
 from sparsedet.compress import (
     LayerPlan,
     plan_for_targets,
@@ -25,7 +24,8 @@ from sparsedet.compress import (
     sparsify_calibrated_,
 )
 from sparsedet.data import generate_shapes
-from sparsedet.engine.calibration import CalibrationImage, load_images, run_detector
+from sparsedet.detection.calibration import CalibrationImage, load_images, run_detector
+from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.layers import SparseFusionConv2d
 

@@ -14,13 +14,13 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
-from sparsedet import load_config
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.data import generate_shapes
-from sparsedet.engine import Trainer
-from sparsedet.engine.distillation import Distiller, box_loss, feature_loss, proposal_loss
+from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.modeling import dense_config
+from sparsedet.training.distillation import Distiller, box_loss, feature_loss, proposal_loss
+from sparsedet.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["loss_distill_features", "loss_distill_rpn", "loss_distill_box"]

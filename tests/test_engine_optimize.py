@@ -13,8 +13,8 @@ from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
 from sparsedet import add_sparsedet_config
-from sparsedet.engine import optimize
-from sparsedet.engine.optimize import fold_batch_norms_, fuse_convolutions_, optimize_for_inference
+from sparsedet.export import optimize
+from sparsedet.export.optimize import fold_batch_norms_, fuse_convolutions_, optimize_for_inference
 from sparsedet.kernels import PATTERNS, sparse_kernels
 from sparsedet.layers import SparseFusionConv2d
 

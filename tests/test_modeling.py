@@ -13,7 +13,8 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from sparsedet import add_sparsedet_config, load_config
+from sparsedet import add_sparsedet_config
+from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.layers import LowRankLinear, SparseFusionConv2d
 from sparsedet.modeling import VGG, VGGBoxHead

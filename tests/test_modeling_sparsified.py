@@ -9,10 +9,10 @@ import yaml
 from detectron2 import model_zoo
 from detectron2.modeling import build_model
 
-from sparsedet import load_config
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.compress import resolve_plan, sparsify_
-from sparsedet.engine.setup import class_names
+from sparsedet.detection.classes import class_names
+from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.layers import LowRankLinear, SparseFusionConv2d
 from sparsedet.modeling import dense_config, sparsified_config

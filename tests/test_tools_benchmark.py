@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
-from sparsedet import load_config
+from sparsedet.detection.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 

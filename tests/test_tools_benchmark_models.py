@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from sparsedet.analysis.stages import STAGES, time_stages
-from sparsedet.analysis.torchvision_models import NAMES
-from sparsedet.engine.benchmark import detect
-from sparsedet.engine.benchmark_models import Setting, build_detector, multiply_adds
-from sparsedet.engine.optimize import optimize_for_inference
+from sparsedet.benchmark.cases import detect
+from sparsedet.benchmark.models import Setting, build_detector, multiply_adds
+from sparsedet.benchmark.stages import STAGES, time_stages
+from sparsedet.benchmark.torchvision_models import NAMES
 from sparsedet.errors import InputError
+from sparsedet.export.optimize import optimize_for_inference
 
 SETTING = Setting(height=64, width=96, proposals=6, batch=2, threads=1)
 

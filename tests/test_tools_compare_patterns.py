@@ -8,11 +8,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from sparsedet import load_config
-from sparsedet.compress import LayerPlan, latency, sparsify_calibrated_
+from sparsedet.compress import LayerPlan, layer_times, sparsify_calibrated_
 from sparsedet.compress.plan import compact_weights
 from sparsedet.data import generate_shapes
-from sparsedet.engine.calibration import load_images, run_detector
+from sparsedet.detection.calibration import load_images, run_detector
+from sparsedet.detection.config import load_config
 from sparsedet.kernels import PATTERNS, sparse_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,7 +116,7 @@ def test_errors_are_those_of_the_calibrated_layer_on_the_other_images(tool, mode
 
 
 def test_the_tables(run_tool, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(latency, "SECONDS", 0)
+    monkeypatch.setattr(layer_times, "SECONDS", 0)
     arguments = ["--config-file", folder / "dense.yaml", "--weights", folder / "dense.pth"]
     arguments += ["--images", folder / "shapes" / "JPEGImages", "--num-images", 4]
     output = tmp_path / "patterns.md"

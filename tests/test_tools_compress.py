@@ -12,9 +12,9 @@ from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from PIL import Image
 
-from sparsedet import load_config
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.data import generate_shapes
+from sparsedet.detection.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ def datasets(tmp_path_factory):
     generate_shapes(str(folder / "shapes"), num_train=6, num_test=2, image_size=(128, 96))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DETECTRON2_DATASETS", str(folder))
-        patch.setattr("sparsedet.compress.latency.SECONDS", 0.0)
+        patch.setattr("sparsedet.compress.layer_times.SECONDS", 0.0)
         yield folder
 
 
@@ -284,7 +284,7 @@ def _interrupt(*args, **kwargs):
     "target, action, status",
     [
         ("torch.save", _full_disk, 1),
-        ("sparsedet.engine.compression.write_report", _full_disk, 1),
+        ("sparsedet.detection.compression.write_report", _full_disk, 1),
         ("torch.save", _interrupt, 130),
         ("sparsedet.compress.fit.ConvolutionFit.solve", _interrupt, 130),
     ],

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparsedet.deploy.inputs import find_images, open_video, read_image
 from sparsedet.errors import InputError
+from sparsedet.images import find_images, open_video, read_image
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "tools" / "demo.py"

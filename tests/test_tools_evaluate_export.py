@@ -11,12 +11,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from sparsedet import load_config
-from sparsedet.deploy import Detections
-from sparsedet.deploy.compare import Difference
-from sparsedet.deploy.export import export
-from sparsedet.engine import Predictor, Trainer
-from sparsedet.engine.export_evaluation import compare_with_pytorch, describe, largest
+from sparsedet.detection.config import load_config
+from sparsedet.detection.predictor import Predictor
+from sparsedet.export.compare import Difference
+from sparsedet.export.evaluate import compare_with_pytorch, describe, largest
+from sparsedet.export.exporter import export
+from sparsedet.runtime.detector import Detections
+from sparsedet.training.trainer import Trainer
 
 TOOL = Path(__file__).parents[1] / "tools" / "evaluate_export.py"
 CLASSES = ["cup", "plate", "spoon"]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from sparsedet import load_config
-from sparsedet.analysis import count_flops
+from sparsedet.benchmark.counting import count_flops
 from sparsedet.data import generate_shapes
-from sparsedet.engine.calibration import load_images
-from sparsedet.engine.compression import load_model
+from sparsedet.detection.calibration import load_images
+from sparsedet.detection.compression import load_model
+from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.modeling import VGG
 

@@ -17,10 +17,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from sparsedet.deploy import Detector, web
-from sparsedet.deploy.annotate import annotate
-from sparsedet.deploy.model_info import KEY, ModelInfo
 from sparsedet.errors import InputError
+from sparsedet.runtime import web
+from sparsedet.runtime.annotate import annotate
+from sparsedet.runtime.detector import Detector
+from sparsedet.runtime.model_info import KEY, ModelInfo
 
 ROOT = Path(__file__).parents[1]
 # Runs a script as if neither were installed.

@@ -45,15 +45,15 @@ from itertools import product, zip_longest
 
 import torch
 
-from sparsedet.analysis import environment
-from sparsedet.analysis.benchmark import benchmark
-from sparsedet.analysis.benchmark_report import benchmark_table, plot_benchmark
-from sparsedet.deploy.arguments import positive
-from sparsedet.engine import run
-from sparsedet.engine.benchmark import EXPORTED, IN_PYTORCH, make_engines
-from sparsedet.engine.benchmark_models import TORCHVISION, Setting
+from sparsedet.benchmark.cases import EXPORTED, IN_PYTORCH, make_engines
+from sparsedet.benchmark.models import TORCHVISION, Setting
+from sparsedet.benchmark.side_by_side import benchmark
+from sparsedet.cli.arguments import positive
+from sparsedet.cli.run import run
 from sparsedet.errors import InputError
 from sparsedet.files import replacing
+from sparsedet.reports.benchmark import benchmark_table, plot_benchmark
+from sparsedet.timing import environment
 
 SEVERAL = ("size", "proposals", "batch", "threads")  # of which one may have several values
 

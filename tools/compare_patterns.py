@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from sparsedet.analysis import count_parameters, environment
-from sparsedet.analysis.report import pipe_table
+from sparsedet.cli.model_arguments import calibration_parser, model_config
+from sparsedet.cli.run import run
 from sparsedet.compress import (
     LayerPlan,
     LayerProfile,
@@ -36,19 +36,19 @@ from sparsedet.compress import (
     uniform_plan,
 )
 from sparsedet.compress.fit import PATCHES, layer_fit
+from sparsedet.compress.moments import Moments
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
 from sparsedet.compress.plan import can_fuse, compact_weights
-from sparsedet.compress.statistics import Moments
 from sparsedet.compress.surgery import compact_twin
-from sparsedet.compress.survey import Sample, Survey
-from sparsedet.engine import run
-from sparsedet.engine.arguments import calibration_parser, model_config
-from sparsedet.engine.calibration import CalibrationImage, load_images, run_detector
-from sparsedet.engine.compression import load_model
+from sparsedet.compress.survey import Sample, Survey, count_parameters
+from sparsedet.detection.calibration import CalibrationImage, load_images, run_detector
+from sparsedet.detection.compression import load_model
 from sparsedet.errors import InputError
 from sparsedet.files import replacing
 from sparsedet.kernels import PATTERNS, sparse_kernels
+from sparsedet.reports.tables import pipe_table
+from sparsedet.timing import environment
 
 Plans = dict[str, list[LayerPlan]]
 """For each layer by name, a plan per pattern, in the order of PATTERNS."""

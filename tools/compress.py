@@ -24,12 +24,12 @@ import argparse
 import yaml
 from torch import nn
 
+from sparsedet.cli.model_arguments import calibration_parser, factor, model_config
+from sparsedet.cli.run import run
 from sparsedet.compress import Plan, resolve_plan
 from sparsedet.compress.profile import PATTERNS
-from sparsedet.engine import run
-from sparsedet.engine.arguments import calibration_parser, factor, model_config
-from sparsedet.engine.calibration import load_images
-from sparsedet.engine.compression import answer_metrics, compress, load_model, plan_compression
+from sparsedet.detection.calibration import load_images
+from sparsedet.detection.compression import answer_metrics, compress, load_model, plan_compression
 from sparsedet.errors import InputError
 from sparsedet.files import new_folder
 

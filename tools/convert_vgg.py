@@ -12,7 +12,7 @@ import torch
 
 from sparsedet.checkpoint import PREPROCESSING, ImportedVGG, import_vgg
 from sparsedet.checkpoint.preprocessing import config_lines
-from sparsedet.cli import run
+from sparsedet.cli.run import run
 from sparsedet.errors import InputError
 from sparsedet.files import replacing
 

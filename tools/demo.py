@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import argparse
 
-from sparsedet import load_config
-from sparsedet.deploy.annotate import Annotator
-from sparsedet.deploy.arguments import add_annotator_arguments, detection_parser, parse
-from sparsedet.engine import Predictor, run
-from sparsedet.engine.setup import test_class_names
+from sparsedet.cli.arguments import add_annotator_arguments, detection_parser, parse
+from sparsedet.cli.run import run
+from sparsedet.detection.classes import test_class_names
+from sparsedet.detection.config import load_config
+from sparsedet.detection.predictor import Predictor
+from sparsedet.runtime.annotate import Annotator
 
 
 def parse_args() -> argparse.Namespace:

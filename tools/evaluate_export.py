@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 
-from sparsedet.analysis.report import pipe_table
-from sparsedet.deploy import Detector
-from sparsedet.deploy.arguments import add_engine_arguments
-from sparsedet.engine import Predictor, run
-from sparsedet.engine.arguments import model_config, model_parser
-from sparsedet.engine.export_evaluation import LEAST_SCORE, describe, evaluate_export
+from sparsedet.cli.arguments import add_engine_arguments
+from sparsedet.cli.model_arguments import model_config, model_parser
+from sparsedet.cli.run import run
+from sparsedet.detection.predictor import Predictor
 from sparsedet.errors import InputError
+from sparsedet.export.evaluate import LEAST_SCORE, describe, evaluate_export
+from sparsedet.reports.tables import pipe_table
+from sparsedet.runtime.detector import Detector
 
 
 def parse_args() -> argparse.Namespace:

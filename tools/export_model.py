@@ -20,14 +20,15 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from sparsedet.deploy import Detector
-from sparsedet.deploy.export import PRECISIONS, export, replacing_files
-from sparsedet.deploy.inputs import find_images, read_image
-from sparsedet.engine import Predictor, run
-from sparsedet.engine.arguments import model_config, model_parser
-from sparsedet.engine.export_evaluation import PIXELS, SCORE, compare_with_pytorch, describe
-from sparsedet.engine.setup import test_class_names
+from sparsedet.cli.model_arguments import model_config, model_parser
+from sparsedet.cli.run import run
+from sparsedet.detection.classes import test_class_names
+from sparsedet.detection.predictor import Predictor
 from sparsedet.errors import InputError
+from sparsedet.export.evaluate import PIXELS, SCORE, compare_with_pytorch, describe
+from sparsedet.export.exporter import PRECISIONS, export, replacing_files
+from sparsedet.images import find_images, read_image
+from sparsedet.runtime.detector import Detector
 
 
 def parse_args() -> argparse.Namespace:

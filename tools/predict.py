@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import argparse
 
-from sparsedet.cli import run
-from sparsedet.deploy import Detector
-from sparsedet.deploy.annotate import Annotator
-from sparsedet.deploy.arguments import (
+from sparsedet.cli.arguments import (
     add_annotator_arguments,
     add_engine_arguments,
     detection_parser,
     parse,
 )
+from sparsedet.cli.run import run
+from sparsedet.runtime.annotate import Annotator
+from sparsedet.runtime.detector import Detector
 
 
 def parse_args() -> argparse.Namespace:

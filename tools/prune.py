@@ -31,17 +31,16 @@ from detectron2.config import CfgNode
 from torch import nn
 from tqdm import tqdm
 
-from sparsedet.analysis import count_parameters
 from sparsedet.checkpoint import SparseDetCheckpointer
+from sparsedet.cli.model_arguments import calibration_parser, factor, model_config
+from sparsedet.cli.run import run
 from sparsedet.compress.fit import DenseFit
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
 from sparsedet.compress.plan import compact_layers
-from sparsedet.compress.survey import Sample, Survey
-from sparsedet.engine import run
-from sparsedet.engine.arguments import calibration_parser, factor, model_config
-from sparsedet.engine.calibration import CalibrationImage, load_images, run_detector
-from sparsedet.engine.compression import compressed_config, load_model
+from sparsedet.compress.survey import Sample, Survey, count_parameters
+from sparsedet.detection.calibration import CalibrationImage, load_images, run_detector
+from sparsedet.detection.compression import compressed_config, load_model
 from sparsedet.errors import InputError
 from sparsedet.files import new_folder
 from sparsedet.modeling import dense_config

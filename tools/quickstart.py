@@ -33,22 +33,21 @@ from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
-from sparsedet import load_config
-from sparsedet.analysis import (
-    compare_latency,
-    count_flops,
-    count_parameters,
-    draw_detections,
-    environment,
-    markdown_table,
-    plot_tradeoff,
-    plot_training_curves,
-)
+from sparsedet.benchmark.counting import count_flops
+from sparsedet.cli.run import run
+from sparsedet.compress.survey import count_parameters
 from sparsedet.data import generate_shapes
-from sparsedet.engine import Predictor, Trainer, run
-from sparsedet.engine.calibration import load_images
-from sparsedet.engine.compression import answer_metrics, compress, load_model, plan_compression
+from sparsedet.detection.calibration import load_images
+from sparsedet.detection.compression import answer_metrics, compress, load_model, plan_compression
+from sparsedet.detection.config import load_config
+from sparsedet.detection.predictor import Predictor
 from sparsedet.files import new_folder, replacing
+from sparsedet.reports.pictures import draw_detections
+from sparsedet.reports.tables import markdown_table
+from sparsedet.reports.tradeoff import plot_tradeoff
+from sparsedet.reports.training import plot_training_curves
+from sparsedet.timing import compare_latency, environment
+from sparsedet.training.trainer import Trainer
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "Shapes-Detection"
 TARGETS = {"params": 12.4}

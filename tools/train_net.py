@@ -11,9 +11,12 @@ config keys, given as KEY VALUE at the end.
 
 from detectron2.engine import default_argument_parser
 
-from sparsedet import load_config
 from sparsedet.checkpoint import SparseDetCheckpointer
-from sparsedet.engine import Trainer, launch, run, setup
+from sparsedet.cli.run import run
+from sparsedet.detection.config import load_config
+from sparsedet.training.launch import launch
+from sparsedet.training.setup import setup
+from sparsedet.training.trainer import Trainer
 
 
 def train(args) -> None:

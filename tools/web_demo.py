@@ -14,11 +14,11 @@ import argparse
 import os
 import socket
 
-from sparsedet.cli import run
-from sparsedet.deploy import Detector
-from sparsedet.deploy.arguments import add_engine_arguments, detection_parser, parse
-from sparsedet.deploy.web import Model, create_app
+from sparsedet.cli.arguments import add_engine_arguments, detection_parser, parse
+from sparsedet.cli.run import run
 from sparsedet.errors import InputError
+from sparsedet.runtime.detector import Detector
+from sparsedet.runtime.web import Model, create_app
 
 HOST = "127.0.0.1"
 

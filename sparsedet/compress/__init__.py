@@ -3,12 +3,12 @@
 from .calibrate import sparsify_calibrated_, sparsify_counted_
 from .curves import Option
 from .entries import plan_to_entries, resolve_plan
-from .latency import measure_latency, time_layers
-from .metric import Metric, output_metrics
+from .layer_times import measure_latency, time_layers
 from .plan import LayerPlan, Plan, uniform_plan
 from .profile import LayerProfile, Profile, profile_layers
 from .projection import project_convolution, project_linear
 from .report import LayerReport, Report
+from .sensitivity import Metric, output_metrics
 from .surgery import sparsify_
 from .targets import Cost, plan_for_targets
 

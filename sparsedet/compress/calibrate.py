@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .fit import Fit, layer_fit
-from .metric import Metric
 from .observe import Forward, call_model, evaluating, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import Plan, compact_weights
 from .replay import Replay
 from .report import LayerReport, Report
+from .sensitivity import Metric
 from .surgery import compact_twin, planned_layers, replace_modules, sparsify_
 from .survey import Sample, Survey, count_parameters
 

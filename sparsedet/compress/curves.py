@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ..kernels import sparse_kernels
+from .moments import Statistics
 from .patches import kernel_columns
 from .plan import LayerPlan, compact_weights
 from .regression import Regression, Spectra
-from .statistics import Statistics
 
 SHARES = [0.75 * 2 ** (-3 * k / 4) for k in range(8)]
 """Sizes, as shares of the dense layer's, at which ranks are fitted: from 3/4 to 1/51."""

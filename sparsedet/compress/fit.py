@@ -9,11 +9,11 @@ from torch import nn
 
 from ..layers import LowRankLinear, SparseFusionConv2d
 from .low_rank import LowRankRegression
-from .metric import Metric
+from .moments import Moments, Statistics
 from .patches import kernel_columns, weight_matrix
 from .projection import balance, set_low_rank
 from .regression import Regression
-from .statistics import Moments, Statistics
+from .sensitivity import Metric
 
 TURNS = 20
 """Alternations over the sparse kernels; more gain less than a hundredth of the error."""

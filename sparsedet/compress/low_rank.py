@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .moments import RIDGE
 from .spectrum import principal_directions
-from .statistics import RIDGE
 
 
 def white_variance(x: torch.Tensor) -> float:

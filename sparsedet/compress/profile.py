@@ -15,11 +15,11 @@ from ..errors import InputError
 from .curves import Option, convolution_options, linear_options
 from .fit import ROWS
 from .low_rank import white_variance
-from .metric import Metric
+from .moments import Moments
 from .observe import Forward, call_model, evaluating, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import can_fuse, choose_layers, compact_layers, dense_layers
-from .statistics import Moments
+from .sensitivity import Metric
 from .survey import Sample, Survey, count_parameters
 
 PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")

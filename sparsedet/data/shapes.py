@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
-from .drawing import SHAPE_CLASSES, draw_picture
+from .shape_pictures import SHAPE_CLASSES, draw_picture
 
 STAMP = "shapes.json"
 VERSION = 1  # of the pictures: raise it when a seed no longer gives the same ones

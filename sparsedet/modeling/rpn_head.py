@@ -3,7 +3,7 @@
 from detectron2.config import configurable
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY, StandardRPNHead
 
-from .plan import RPN_HEAD, sparsify_by_config
+from .by_config import RPN_HEAD, sparsify_by_config
 
 
 @RPN_HEAD_REGISTRY.register()

@@ -5,7 +5,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone import build_resnet_backbone
 from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
 
-from .plan import BACKBONE, sparsify_by_config
+from .by_config import BACKBONE, sparsify_by_config
 from .vgg import build_vgg_backbone, build_vgg_fpn_backbone
 
 

@@ -9,9 +9,9 @@ import values
 import yaml
 from detectron2.modeling import build_model
 
-from sparsedet import load_config
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.compress import resolve_plan
+from sparsedet.detection.config import load_config
 
 FILES = Path(__file__).parent / "files"
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())

@@ -15,8 +15,7 @@ import torch
 import yaml
 from detectron2.modeling import build_model
 
-from sparsedet import load_config
-from sparsedet.analysis import count_flops, count_parameters
+from sparsedet.benchmark.counting import count_flops
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.compress import (
     plan_for_targets,
@@ -24,11 +23,13 @@ from sparsedet.compress import (
     profile_layers,
     sparsify_calibrated_,
 )
-from sparsedet.deploy import Detector
-from sparsedet.deploy.export import export
-from sparsedet.engine.calibration import load_images, run_detector
-from sparsedet.engine.compression import answer_metrics, compressed_config, predictors
+from sparsedet.compress.survey import count_parameters
+from sparsedet.detection.calibration import load_images, run_detector
+from sparsedet.detection.compression import answer_metrics, compressed_config, predictors
+from sparsedet.detection.config import load_config
+from sparsedet.export.exporter import export
 from sparsedet.files import replacing
+from sparsedet.runtime.detector import Detector
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]

@@ -1,0 +1,1 @@
+"""Detectors timed side by side: models, engines, stages, and what the machine could do."""

@@ -1,0 +1,101 @@
+"""Models and engines side by side: time, stage by stage, beside size and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..timing import compare_latency
+from .stages import STAGES
+
+Images = Sequence[np.ndarray]  # each (H, W, 3) uint8, BGR
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One model, ready to run in one way.
+
+    Attributes:
+        config, name, precision: what it is.
+        run: images to the detections in each.
+        params, gflops: parameters, and billions of multiply-adds for one image as
+            :func:`count_flops` counts them, of the model as its config builds it.
+        file_bytes: of the file that holds the model.
+        peak_rss_mb: peak resident memory of a process that loads it and runs it once, in MB.
+        load_ms: milliseconds to load that file; None if the engine does not tell.
+        time_stages: images to the milliseconds of each stage; None if the engine does not tell.
+        bounds: milliseconds below which this machine cannot take a stage.
+    """
+
+    config: str
+    name: str
+    precision: str
+    run: Callable[[Images], Any]
+    params: int
+    gflops: float
+    file_bytes: int
+    peak_rss_mb: float
+    load_ms: float | None = None
+    time_stages: Callable[[Images], Mapping[str, float]] | None = None
+    bounds: Mapping[str, float] = field(default_factory=dict)
+
+
+def benchmark(
+    engines: Sequence[Engine], images: Images, proposals: int, rounds: int = 10
+) -> list[dict]:
+    """A row for each engine, all timed in turn, A B A B ..., on one batch of equal images.
+
+    Args:
+        proposals: what the engines were made for, of each image; only noted in the rows.
+        rounds: counted ones, after two to warm up; as many again for the stages.
+
+    Returns:
+        dicts of config, engine, precision, height, width, proposals, batch, threads, ms_median,
+        ms_p10, ms_p90 (of the whole batch), params, gflops, file_bytes, peak_rss_mb, load_ms, and
+        stages: {stage: {"ms": median, "bound_ms": or None}}, empty where the engine does not tell.
+    """
+    height, width = images[0].shape[:2]
+    whole = compare_latency({str(i): e.run for i, e in enumerate(engines)}, [images], rounds)
+    stages = _compare_stages(engines, images, rounds)
+    return [
+        {
+            "config": engine.config,
+            "engine": engine.name,
+            "precision": engine.precision,
+            "height": height,
+            "width": width,
+            "proposals": proposals,
+            "batch": len(images),
+            "threads": torch.get_num_threads(),
+            "ms_median": latency.median,
+            "ms_p10": latency.p10,
+            "ms_p90": latency.p90,
+            "params": engine.params,
+            "gflops": engine.gflops,
+            "file_bytes": engine.file_bytes,
+            "peak_rss_mb": engine.peak_rss_mb,
+            "load_ms": engine.load_ms,
+            "stages": {
+                stage: {"ms": ms, "bound_ms": engine.bounds.get(stage)}
+                for stage, ms in stages[i].items()
+            },
+        }
+        for i, (engine, latency) in enumerate(zip(engines, whole.values()))
+    ]
+
+
+def _compare_stages(engines: Sequence[Engine], images: Images, rounds: int) -> list[dict]:
+    samples: list[list[Mapping]] = [[] for _ in engines]
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for engine, times in zip(engines, samples):
+                if engine.time_stages is not None:
+                    times.append(engine.time_stages(images))
+    return [
+        {stage: float(np.median([t[stage] for t in times])) for stage in STAGES} if times else {}
+        for times in samples
+    ]

@@ -1,0 +1,194 @@
+"""Milliseconds of layers, dense and compact, on this machine."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..timing import now
+from .curves import Option
+from .observe import Forward, call_model, evaluating, observe
+from .plan import LayerPlan, Plan
+from .profile import Profile
+from .surgery import compact_twin, planned_layers
+from .survey import COUNTED_BATCHES
+from .targets import Cost
+
+ROUNDS = 5
+"""How often each form of a layer runs at least."""
+
+SECONDS = 0.08
+"""Time to spend on each form; a fast one runs more often."""
+
+Curve = list[tuple[int, float]]
+"""Points (weights, milliseconds), of which neither ever falls."""
+
+
+@torch.no_grad()
+def measure_latency(
+    model: nn.Module,
+    profile: Profile,
+    batches: Iterable[Any],
+    forward: Forward = call_model,
+    progress: bool = False,
+) -> Cost:
+    """Milliseconds of one batch as a cost for :func:`plan_for_targets`.
+
+    Each layer runs by itself, on random input of the shapes that it sees in a batch of median size,
+    as often as it is called there. Timed are the dense layer and, of each pattern, the smallest,
+    the middle and the largest option, taking turns; options between these are interpolated by their
+    weights. Layers of one shape are timed once.
+
+    Args:
+        model: the dense model of the profile. It is left as it was.
+        batches, forward, progress: as for :func:`profile_layers`.
+
+    Raises:
+        InputError: no batches, or a model that is not that of the profile.
+    """
+    layers = planned_layers(model, profile.layers)
+    costs: dict[tuple[str, LayerPlan | None], float] = {}
+    measured: dict[tuple, tuple[float, dict[str | None, Curve]]] = {}
+    with evaluating(model):
+        batch, inputs = _median_batch(model, layers, list(batches), forward)
+        for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
+            _, *options = profile.layers[name].options
+            key = _shape(layers[name], options, inputs[name])
+            if key not in measured:
+                measured[key] = _measure(layers[name], options, inputs[name])
+            costs[name, None], curves = measured[key]
+            for option in options:
+                costs[name, option.plan] = _interpolate(curves[option.plan.pattern], option.weights)
+        [whole] = _medians([(partial(forward, model), [batch])])
+    rest = whole - sum(costs[name, None] for name in layers)
+    return Cost(lambda name, plan: costs[name, plan], max(rest, 0.0))
+
+
+@torch.no_grad()
+def time_layers(
+    model: nn.Module,
+    plan: Plan,
+    batches: Iterable[Any],
+    forward: Forward = call_model,
+    progress: bool = False,
+) -> dict[str, tuple[float, float]]:
+    """Milliseconds of each layer in a plan, (dense, compact), as :func:`measure_latency` has them.
+
+    Args:
+        model: the dense model. It is left as it was.
+        batches, forward, progress: as for :func:`profile_layers`.
+
+    Raises:
+        InputError: no batches, or a plan that does not fit the model.
+    """
+    layers = planned_layers(model, plan)
+    times = {}
+    with evaluating(model):
+        _, inputs = _median_batch(model, layers, list(batches), forward)
+        for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
+            dense, compact = _time_forms(layers[name], [plan[name]], inputs[name])
+            times[name] = dense, compact
+    return times
+
+
+def _median_batch(
+    model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Any], forward: Forward
+) -> tuple[Any, dict[str, list[torch.Tensor]]]:
+    """The median-sized of a few batches, and each layer's inputs there, as tensors without data."""
+    if not batches:
+        raise InputError("measuring needs inputs, and there are none")
+    few = batches[:: -(-len(batches) // COUNTED_BATCHES)]
+    inputs: list[dict[str, list]] = [{name: [] for name in layers} for _ in few]
+
+    def visit(name):
+        def keep(batch, call, x):
+            inputs[batch][name].append(torch.empty_like(x, device="meta"))
+
+        return keep
+
+    for _ in observe(model, few, forward, {layer: visit(name) for name, layer in layers.items()}):
+        pass
+    sizes = [sum(x.numel() for calls in seen.values() for x in calls) for seen in inputs]
+    middle = sorted(range(len(few)), key=sizes.__getitem__)[len(few) // 2]
+    return few[middle], inputs[middle]
+
+
+def _shape(layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.Tensor]) -> tuple:
+    """All that decides what the forms of a layer take, up to their ranks."""
+    calls = tuple((x.shape, x.stride(), x.dtype) for x in inputs)
+    return repr(layer), frozenset(option.plan.pattern for option in options), calls
+
+
+def _measure(
+    layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.Tensor]
+) -> tuple[float, dict[str | None, Curve]]:
+    """Milliseconds of the dense layer, and against weights those of each pattern."""
+    by_pattern: dict[str | None, list[Option]] = {}
+    for option in sorted(options, key=lambda option: option.weights):
+        by_pattern.setdefault(option.plan.pattern, []).append(option)
+    timed = [
+        some[index]
+        for some in by_pattern.values()
+        for index in sorted({0, len(some) // 2, len(some) - 1})
+    ]
+    dense, *compact = _time_forms(layer, [option.plan for option in timed], inputs)
+    curves: dict[str | None, Curve] = {pattern: [] for pattern in by_pattern}
+    for option, milliseconds in zip(timed, compact):
+        curve = curves[option.plan.pattern]
+        # What has more weights takes no less time: less would be noise.
+        curve.append((option.weights, max([milliseconds, *(t for _, t in curve)])))
+    return dense, curves
+
+
+def _interpolate(curve: Curve, weights: int) -> float:
+    """Linear from point to point, constant beyond the first and the last."""
+    after = bisect_left(curve, (weights,))
+    if after in (0, len(curve)):
+        return curve[max(after - 1, 0)][1]
+    (fewer, least), (more, most) = curve[after - 1 : after + 1]
+    return least + (most - least) * (weights - fewer) / (more - fewer)
+
+
+def _time_forms(
+    layer: nn.Module, plans: Sequence[LayerPlan], inputs: Sequence[torch.Tensor]
+) -> list[float]:
+    """Milliseconds of a layer on all of its inputs: dense, and then under each plan.
+
+    On a CPU a sparse fusion puts out channels-last tensors. So the compact forms get such, as they
+    will from the compact layers before them.
+    """
+    if not inputs:
+        return [0.0] * (1 + len(plans))
+    inputs = [torch.randn_like(x, device=layer.weight.device) for x in inputs]
+    twins = [compact_twin(layer, plan, project=False) for plan in plans]
+    runs = [(layer, inputs)]
+    if isinstance(layer, nn.Conv2d) and layer.weight.device.type == "cpu":
+        inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
+    return _medians([*runs, *((twin, inputs) for twin in twins)])
+
+
+def _medians(runs: Sequence[tuple[Callable, Sequence[Any]]]) -> list[float]:
+    """Milliseconds of each function on all its inputs; they take turns, so that drift hits all."""
+    for run in runs:
+        _milliseconds(*run)  # to warm up
+    samples: list[list[float]] = [[] for _ in runs]
+    start = now()
+    while len(samples[0]) < ROUNDS or now() - start < SECONDS * len(runs):
+        for run, times in zip(runs, samples):
+            times.append(_milliseconds(*run))
+    return [median(times) for times in samples]
+
+
+def _milliseconds(function: Callable, inputs: Sequence[Any]) -> float:
+    start = now()
+    for x in inputs:
+        function(x)
+    return 1000.0 * (now() - start)

@@ -1,0 +1,74 @@
+"""A config from a yaml file, checked, with its own datasets registered."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Sequence
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from ..config import add_sparsedet_config
+from ..data import register_datasets
+from ..errors import InputError
+
+
+def load_config(path: str, opts: Sequence[str] = ()) -> CfgNode:
+    """The config of a yaml file and command-line overrides, its own datasets registered.
+
+    MODEL.DEVICE, by default cuda, becomes cpu where there is no GPU.
+
+    Args:
+        path: a yaml file; ``_BASE_`` is followed as in detectron2.
+        opts: KEY VALUE KEY VALUE ...
+
+    Raises:
+        InputError: no such file, not yaml, a key that does not exist, a value of another type.
+    """
+    cfg = get_cfg()
+    add_sparsedet_config(cfg)
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such config file")
+    if len(opts) % 2:
+        raise InputError(f"config overrides come in pairs KEY VALUE: {' '.join(opts)}")
+    try:
+        cfg.merge_from_file(path)
+    except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError) as error:
+        raise InputError(f"{path}: cannot be read as a config: {_one_line(error)}") from error
+    except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: {_explain(error, cfg)}") from error
+    try:
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError, AssertionError) as error:
+        raise InputError(f"{' '.join(opts)}: {_explain(error, cfg)}") from error
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        logging.getLogger(__name__).warning("no GPU is available: MODEL.DEVICE is cpu")
+        cfg.MODEL.DEVICE = "cpu"
+    register_datasets(cfg)
+    return cfg
+
+
+def _one_line(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(text).split())
+
+
+def _explain(error: Exception, cfg: CfgNode) -> str:
+    """One line of what yacs said, with the nearest existing key where a key does not exist."""
+    text = _one_line(error)
+    if not text.startswith("Non-existent"):
+        return text
+    close = difflib.get_close_matches(text.split()[-1], _keys(cfg), n=1, cutoff=0.6)
+    return text + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _keys(cfg: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in cfg.items():
+        keys.append(prefix + key)
+        if isinstance(value, CfgNode):
+            keys += _keys(value, prefix + key + ".")
+    return keys

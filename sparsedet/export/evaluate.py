@@ -1,0 +1,125 @@
+"""An exported detector beside the PyTorch model: accuracy, and every detection."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, Instances
+from tqdm import tqdm
+
+from ..detection.classes import class_names
+from ..detection.predictor import Predictor
+from ..errors import InputError
+from ..evaluation import build_evaluator
+from ..images import read_image
+from ..runtime.detector import Detections, Detector
+from .compare import Difference, compare
+
+PIXELS, SCORE = 0.5, 0.001  # the differences that f32 may have
+LEAST_SCORE = 0.05  # of the detections that :func:`evaluate_export` matches
+
+
+def evaluate_export(
+    predictor: Predictor, detector: Detector, dataset: str
+) -> tuple[dict[str, float], dict[str, float], Difference]:
+    """Run both over the images of a registered dataset.
+
+    Returns:
+        "COCO AP", "AP50" and "VOC mAP" of the PyTorch model and of the exported file, in percent;
+        and, over all images, how far their detections above LEAST_SCORE are apart.
+
+    Raises:
+        InputError: a dataset that is not there, or has no annotations; other classes than those
+            of the file or the model; an image that cannot be used.
+    """
+    cfg = predictor.cfg
+    try:
+        records = DatasetCatalog.get(dataset)
+    except OSError as error:  # of a dataset that detectron2 registers
+        raise InputError(f"DATASETS.TEST: {dataset}: {error}") from error
+    if not any(record.get("annotations") for record in records):
+        raise InputError(f"DATASETS.TEST: {dataset} has no annotations to evaluate with")
+    names = class_names(cfg, dataset)
+    if detector.info.class_names != names:
+        raise InputError(
+            f"{detector.path}: exported for the classes {', '.join(detector.info.class_names)}, "
+            f"but those of {dataset} are {', '.join(names)}"
+        )
+    apart = []
+    # The evaluators leave their detections in files, and pycocotools prints.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        evaluators = [build_evaluator(cfg, dataset, folder) for _ in (predictor, detector)]
+        for evaluator in evaluators:
+            evaluator.reset()
+        for record in tqdm(records, desc=dataset, unit="image"):
+            image = read_image(record["file_name"])
+            try:
+                answers = predictor.detect(image, names), detector(image)
+            except InputError as error:
+                raise InputError(f"{record['file_name']}: {error}") from error
+            for evaluator, found in zip(evaluators, answers):
+                evaluator.process([record], [{"instances": to_instances(found, *image.shape[:2])}])
+            apart.append(compare_with_pytorch(cfg, *answers, LEAST_SCORE))
+        pytorch, exported = (metrics(evaluator.evaluate()) for evaluator in evaluators)
+    return pytorch, exported, largest(apart)
+
+
+def to_instances(found: Detections, height: int, width: int) -> Instances:
+    """As a detectron2 model gives them, of an image of ``height`` x ``width`` pixels."""
+    return Instances(
+        (height, width),
+        pred_boxes=Boxes(torch.as_tensor(found.boxes)),
+        scores=torch.as_tensor(found.scores),
+        pred_classes=torch.as_tensor(found.classes),
+    )
+
+
+def metrics(results: dict) -> dict[str, float]:
+    """Those that are compared, of all that an evaluator gives."""
+    box = results["bbox"]
+    return {"COCO AP": box["AP"], "AP50": box["AP50"], "VOC mAP": results["voc"]["mAP"]}
+
+
+def compare_with_pytorch(
+    cfg: CfgNode, expected: Detections, found: Detections, least: float = 0.0
+) -> Difference:
+    """Compare what an exported file finds with what the PyTorch model of ``cfg`` finds.
+
+    At the threshold, and where the best are cut off, a detection may come or go by rounding: there
+    it needs no counterpart.
+
+    Args:
+        least: leaves out the detections of no greater score.
+    """
+    least = max(least, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    expected, found = expected.above(least), found.above(least)
+    floor = least + SCORE
+    if len(expected) == cfg.TEST.DETECTIONS_PER_IMAGE:
+        floor = max(floor, expected.scores.min() + SCORE)
+    return compare(expected, found, floor)
+
+
+def largest(apart: Sequence[Difference]) -> Difference:
+    """Of one or more images: the sums of the counts, the largest differences."""
+    return Difference(
+        matched=sum(image.matched for image in apart),
+        unmatched=sum(image.unmatched for image in apart),
+        pixels=max(image.pixels for image in apart),
+        score=max(image.score for image in apart),
+    )
+
+
+def describe(apart: Difference) -> str:
+    """In words."""
+    if not apart.matched and not apart.unmatched:
+        return "neither detects anything, so nothing was compared"
+    return (
+        f"{apart.matched} detections, boxes within {apart.pixels:.4f} pixels, "
+        f"scores within {apart.score:.6f}, {apart.unmatched} without a counterpart"
+    )

@@ -1,0 +1,163 @@
+"""From a detectron2 Faster R-CNN to one ONNX file, or OpenVINO IR, that says how to use it."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+
+import torch
+from torch import nn
+
+from .. import __version__
+from ..errors import InputError
+from ..runtime.model_info import KEY, ModelInfo
+from .equalize import equalize_
+from .graph import DetectionGraph, smallest_side
+
+PRECISIONS = ("f32", "f16", "int8")
+OPSET = 17  # RoiAlign is right from 16 on
+EQUALIZED = 16  # images on which the ranges inside compact layers are made alike
+HALF_SIZE = 1024  # elements of the smallest weight that f16 stores in half precision
+
+
+def export(
+    model: nn.Module,
+    path: str,
+    *,
+    class_names: Sequence[str],
+    min_size: int,
+    max_size: int,
+    precision: str = "f32",
+    images: Sequence[str] = (),
+) -> None:
+    """Write ``model`` to ``path``: ONNX, or OpenVINO IR where it ends in .xml (and a .bin beside).
+
+    The graph reads one image of any size, (H, W, 3) uint8 "image" in the model's channel order,
+    and gives "boxes" (N, 4) in its pixels, "scores" (N,) and "classes" (N,), best first.
+
+    Args:
+        model: a GeneralizedRCNN with an RPN and StandardROIHeads, for boxes alone.
+        class_names, min_size, max_size: for the metadata, see :class:`ModelInfo`.
+        precision: "f32"; "f16" stores the weights in half precision and computes in f32; "int8"
+            quantizes weights and activations of the trunk and the heads, but for the last layers.
+        images: for "int8", files of images like those to come.
+
+    Raises:
+        InputError: a model or an operator that cannot be exported, a library that is missing,
+            no image that can be read.
+    """
+    needed = {"onnx": True, "openvino": path.endswith(".xml"), "onnxruntime": precision == "int8"}
+    for name, is_needed in needed.items():
+        if is_needed and importlib.util.find_spec(name) is None:
+            raise InputError(f"{name} is needed to export to {path}: pip install {name}")
+    eight_bits = precision == "int8"
+    graph = DetectionGraph(copy.deepcopy(model) if eight_bits else model)
+    info = ModelInfo(
+        class_names=list(class_names),
+        format=model.input_format,
+        min_size=min_size,
+        max_size=max_size,
+        smallest_side=smallest_side(model.backbone),
+        score_threshold=model.roi_heads.box_predictor.test_score_thresh,
+        precision=precision,
+        version=__version__,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        traced = os.path.join(folder, "model.onnx")
+        if eight_bits:
+            from .quantize import calibration_inputs, quantize
+
+            inputs = calibration_inputs(images, info)
+            first = list(islice(inputs, EQUALIZED))
+            equalize_(graph, first, lambda image: graph(torch.from_numpy(image.copy())))
+        _trace(graph, traced)
+        if eight_bits:
+            traced = quantize(traced, chain(first, inputs))
+        _save(traced, path, info)
+
+
+@contextmanager
+def replacing_files(path: str) -> Iterator[str]:
+    """Yield a path of the same name in a temporary folder beside; when the block succeeds, every
+    file that is there takes its place beside ``path``.
+
+    Raises:
+        InputError: a file cannot be written there.
+    """
+    folder = os.path.dirname(path) or "."
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
+            yield os.path.join(temporary, os.path.basename(path))
+            for name in sorted(os.listdir(temporary)):
+                os.replace(os.path.join(temporary, name), os.path.join(folder, name))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _trace(graph: DetectionGraph, path: str) -> None:
+    example = torch.zeros(192, 256, 3, dtype=torch.uint8, device=graph.mean.device)
+    detections = {0: "detections"}
+    outputs = ["boxes", "scores", "classes"]
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of the tracer, on shapes that it follows all the same
+            torch.onnx.export(
+                graph,
+                (example,),
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=outputs,
+                dynamic_axes={
+                    "image": {0: "height", 1: "width"},
+                    **{name: detections for name in outputs},
+                },
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the model cannot be exported: {reason}") from error
+
+
+def _save(traced: str, path: str, info: ModelInfo) -> None:
+    """Write the traced graph with its metadata, in the form that ``path`` and ``info`` ask for."""
+    import onnx
+
+    model = onnx.load(traced)
+    onnx.helper.set_model_props(model, {KEY: info.to_json()})
+    if path.endswith(".xml"):
+        import openvino
+
+        onnx.save(model, traced)
+        # convert_model simplifies the graph: int8 loads in half of the time and runs no slower. But
+        # after it OpenVINO 2026.4 runs RoIAlign in bf16 on another layout, 20 times slower.
+        simplify = info.precision == "int8"
+        converted = (openvino.convert_model if simplify else openvino.Core().read_model)(traced)
+        openvino.save_model(converted, path, compress_to_fp16=info.precision == "f16")
+        return
+    if info.precision == "f16":
+        _store_in_half(model)
+    onnx.save(model, path)
+
+
+def _store_in_half(model) -> None:
+    """Replace each large float32 weight of an ONNX model by its half and a cast back."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or values.size < HALF_SIZE:
+            continue
+        name, half = weight.name, f"{weight.name}.half"
+        weight.CopyFrom(numpy_helper.from_array(values.astype("float16"), half))
+        casts.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]  # in an order in which they can run
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)

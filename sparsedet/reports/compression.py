@@ -1,0 +1,146 @@
+"""What a compression did to a model and to each of its layers: a page in Markdown and a plot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from ..compress import LayerPlan, Report
+from ..files import replacing
+from ..timing import environment
+from .style import COLORS, save_figure, tidy
+from .tables import pipe_table
+
+Times = Mapping[str, tuple[float, float]]
+"""Milliseconds (before, after) of layers by name."""
+
+LEGEND = (
+    "Error is the mean square error of a layer's output on the calibration data, as a share of the "
+    "output's variance, both weighed by how much they change the model's answers where that is "
+    "known; the layer's input comes from the compressed layers below. Multiply-adds are those of "
+    "convolutions and fully connected layers in one batch of calibration."
+)
+
+
+def write_report(
+    report: Report,
+    folder: str,
+    times: Times | None = None,
+    total: tuple[float, float] | None = None,
+) -> None:
+    """Write ``report.md`` and, where any layer is compressed, ``layers.png``, which it shows.
+
+    Args:
+        folder: an existing one.
+        times: what the layers take, measured on this machine; those that are missing are ``n/a``.
+        total: milliseconds (before, after) of the whole model, measured on this machine.
+    """
+    parts = ["# Compression", _totals_table(report, total)]
+    if report.layers:
+        _plot(report, times, os.path.join(folder, "layers.png"))
+        parts += [_layers_table(report, times), LEGEND, "![layer by layer](layers.png)"]
+    if times is not None or total is not None:
+        facts = ", ".join(f"{name} {value}" for name, value in environment().items())
+        parts.append(f"Times are medians, measured with {facts}.")
+    with replacing(os.path.join(folder, "report.md")) as temporary:
+        Path(temporary).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _totals_table(report: Report, total: tuple[float, float] | None) -> str:
+    totals = [
+        ("parameters", report.parameters, _count),
+        ("multiply-adds", report.multiply_adds, _count),
+    ]
+    if total is not None:
+        totals.append(("ms", total, _milliseconds))
+    rows = [
+        [name, form(before), form(after), f"{before / after:.1f}x" if after else "n/a"]
+        for name, (before, after), form in totals
+    ]
+    return pipe_table(["", "before", "after", "ratio"], rows)
+
+
+def _layers_table(report: Report, times: Times | None) -> str:
+    names, layers = list(report.layers), list(report.layers.values())
+    columns = {
+        "layer": names,
+        "becomes": [_plan(layer.plan) for layer in layers],
+        "weights": [_change(layer.weights, _count) for layer in layers],
+        "multiply-adds": [_change(layer.multiply_adds, _count) for layer in layers],
+    }
+    if times is not None:
+        columns["ms"] = [_change(times.get(name), _milliseconds) for name in names]
+    columns["error"] = [_error(layer.error) for layer in layers]
+    columns["of weights alone"] = [_error(layer.error_alone) for layer in layers]
+    columns["samples"] = [str(layer.samples) for layer in layers]
+    columns["note"] = [layer.note for layer in layers]
+    return pipe_table(list(columns), list(zip(*columns.values())), left=[0, 1, len(columns) - 1])
+
+
+def _plan(plan: LayerPlan) -> str:
+    """``checkerboard 32 + 24``, or ``rank 96``."""
+    return f"{plan.pattern or 'rank'} {' + '.join(map(str, plan.ranks))}"
+
+
+def _change(values: tuple[float, float] | None, form: Callable[[float], str]) -> str:
+    return "n/a" if values is None else " → ".join(map(form, values))
+
+
+def _count(value: float) -> str:
+    """14.71 M, 42.30 G, 540."""
+    return EngFormatter(places=2)(value) if value >= 1000 else f"{value:.0f}"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _error(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+def _plot(report: Report, times: Times | None, path: str) -> None:
+    """Weights, work and error in three panels; the layers from top to bottom as they run."""
+    names, layers = list(report.layers), list(report.layers.values())
+    figure = Figure(figsize=(11, 1.2 + 0.28 * max(len(names), 4)), layout="constrained")
+    size, work, error = figure.subplots(1, 3, sharey=True)
+    colors = {"dense": COLORS[0], "compressed": COLORS[1]}
+
+    _bars(size, "weights (logarithmic)", [layer.weights for layer in layers], colors)
+    size.set(xscale="log", xlim=(min(layer.weights[1] for layer in layers) / 2, None))
+    size.xaxis.set_major_formatter(EngFormatter(sep=""))
+    size.set_yticks(range(len(names)), names)
+    size.set_ylim(len(names) - 0.4, -0.6)
+    if times is None:
+        _bars(work, "multiply-adds", [layer.multiply_adds for layer in layers], colors)
+        work.xaxis.set_major_formatter(EngFormatter(sep=""))
+    else:
+        _bars(work, "time (ms)", [times.get(name, (None, None)) for name in names], colors)
+    colors = {"weights alone": COLORS[4], "calibrated": COLORS[1]}
+    _bars(error, "error", [(layer.error_alone, layer.error) for layer in layers], colors)
+    # Beyond 1 a constant would do better; how much better would only squeeze the others.
+    error.set_xlim(0, min(1, error.get_xlim()[1]))
+    save_figure(figure, path)
+
+
+def _bars(
+    axes: Axes,
+    label: str,
+    pairs: Sequence[tuple[float | None, float | None]],
+    colors: Mapping[str, str],
+) -> None:
+    """Two horizontal bars for every layer, where there are numbers."""
+    for (name, color), values, shift in zip(colors.items(), zip(*pairs), (-0.2, 0.2)):
+        places = np.arange(len(pairs)) + shift
+        axes.barh(places, np.array(values, float), height=0.4, color=color, label=name)
+    axes.set_xlabel(label)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=2, frameon=False)
+    axes.tick_params(axis="y", length=0)
+    tidy(axes)
+    axes.grid(visible=False, axis="y")

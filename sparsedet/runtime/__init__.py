@@ -1,0 +1,1 @@
+"""An exported detector, run without detectron2 and torch."""
