@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import values
 import yaml
 from detectron2.modeling import build_model
+from golden import values
 
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.compress import resolve_plan

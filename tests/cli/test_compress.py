@@ -16,7 +16,7 @@ from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.data import generate_shapes
 from sparsedet.detection.config import load_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = f"""
 _BASE_: {ROOT}/configs/Shapes-Detection/faster_rcnn_VGG_11.yaml

@@ -15,7 +15,7 @@ from sparsedet.detection.calibration import load_images, run_detector
 from sparsedet.detection.config import load_config
 from sparsedet.kernels import PATTERNS, sparse_kernels
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = f"""
 _BASE_: {ROOT}/configs/Base-RCNN-VGG-16.yaml

@@ -17,7 +17,7 @@ from sparsedet.errors import InputError
 from sparsedet.layers import LowRankLinear, SparseFusionConv2d
 from sparsedet.modeling import dense_config, sparsified_config
 
-SHAPES = Path(__file__).resolve().parents[1] / "configs/Shapes-Detection"
+SHAPES = Path(__file__).resolve().parents[2] / "configs/Shapes-Detection"
 SMALL = ["MODEL.VGG.WIDTH_MULTIPLIER", 0.125, "MODEL.ROI_BOX_HEAD.FC_DIM", 16]
 PLAN = {
     "backbone.conv3_1": {"pattern": "rows", "ranks": [4, 6]},

@@ -20,7 +20,7 @@ from sparsedet.errors import InputError
 from sparsedet.modeling import VGG
 
 LETTERS = {11: "A", 13: "B", 16: "D", 19: "E"}
-CONVERT = Path(__file__).parents[1] / "tools" / "convert_vgg.py"
+CONVERT = Path(__file__).parents[2] / "tools" / "convert_vgg.py"
 
 
 @lru_cache

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sparsedet.detection.config import load_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = """
 _BASE_: {root}/configs/Base-RCNN-VGG-16.yaml

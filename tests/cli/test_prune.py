@@ -17,7 +17,7 @@ from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.modeling import VGG
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = f"""
 _BASE_: {ROOT}/configs/Shapes-Detection/faster_rcnn_VGG_11.yaml

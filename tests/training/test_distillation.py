@@ -22,7 +22,7 @@ from sparsedet.modeling import dense_config
 from sparsedet.training.distillation import Distiller, box_loss, feature_loss, proposal_loss
 from sparsedet.training.trainer import Trainer
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["loss_distill_features", "loss_distill_rpn", "loss_distill_box"]
 
 PLAN = {

@@ -11,7 +11,7 @@ import torch
 
 from sparsedet.data import generate_shapes
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = f"""
 _BASE_: {ROOT}/configs/Shapes-Detection/faster_rcnn_VGG_11_sparse.yaml

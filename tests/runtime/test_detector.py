@@ -17,7 +17,7 @@ from sparsedet.errors import InputError
 from sparsedet.runtime.detector import Detector, preprocess, resized_shape
 from sparsedet.runtime.model_info import ModelInfo
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 THRESHOLD = 0.9
 # Runs a script as if neither were installed.
 WITHOUT_TORCH = (

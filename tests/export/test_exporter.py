@@ -18,7 +18,7 @@ from sparsedet.export.compare import Difference, compare
 from sparsedet.export.exporter import export, replacing_files
 from sparsedet.runtime.detector import Detections, Detector
 
-SHAPES = Path(__file__).parents[1] / "configs" / "Shapes-Detection"
+SHAPES = Path(__file__).parents[2] / "configs" / "Shapes-Detection"
 NAMES = ["circle", "square", "triangle", "star", "ring", "cross"]
 LEVELS, PYRAMID = ["conv3", "conv4", "conv5", "pool5"], ["p2", "p3", "p4", "p5", "p6"]
 FPN = [

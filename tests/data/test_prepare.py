@@ -19,7 +19,7 @@ from sparsedet.data.archives import install_archives
 from sparsedet.data.check import check_coco, check_voc
 from sparsedet.errors import InputError
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "datasets"
+SCRIPTS = Path(__file__).resolve().parents[2] / "datasets"
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sparsedet.errors import InputError
 from sparsedet.layers import LowRankLinear, SparseFusionConv2d
 from sparsedet.modeling import VGG, VGGBoxHead
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 SMALL = [
     *("MODEL.DEVICE", "cpu", "MODEL.VGG.WIDTH_MULTIPLIER", 0.125, "MODEL.VGG.DEPTH", 11),

@@ -17,7 +17,7 @@ from PIL import Image
 from sparsedet.errors import InputError
 from sparsedet.images import find_images, open_video, read_image
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "tools" / "demo.py"
 THRESHOLD = 0.9
 

@@ -18,7 +18,7 @@ from sparsedet.export.optimize import fold_batch_norms_, fuse_convolutions_, opt
 from sparsedet.kernels import PATTERNS, sparse_kernels
 from sparsedet.layers import SparseFusionConv2d
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def _config(*opts):

@@ -19,7 +19,7 @@ from sparsedet.export.exporter import export
 from sparsedet.runtime.detector import Detections
 from sparsedet.training.trainer import Trainer
 
-TOOL = Path(__file__).parents[1] / "tools" / "evaluate_export.py"
+TOOL = Path(__file__).parents[2] / "tools" / "evaluate_export.py"
 CLASSES = ["cup", "plate", "spoon"]
 
 

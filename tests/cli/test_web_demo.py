@@ -23,7 +23,7 @@ from sparsedet.runtime.annotate import annotate
 from sparsedet.runtime.detector import Detector
 from sparsedet.runtime.model_info import KEY, ModelInfo
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Runs a script as if neither were installed.
 WITHOUT_TORCH = (
     "import runpy, sys; sys.modules.update(torch=None, torchvision=None, detectron2=None); "
