@@ -15,10 +15,10 @@ export PIP_NO_INPUT := 1
 
 setup: .venv/.installed
 
-.venv/.installed: setup.py constraints.txt tools/install_detectron2.py tools/detectron2_mends.py
+.venv/.installed: setup.py constraints.txt tools/install/install_detectron2.py tools/install/detectron2_mends.py
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install torch torchvision
-	$(BIN)/python tools/install_detectron2.py
+	$(BIN)/python tools/install/install_detectron2.py
 	$(BIN)/python -m pip install --use-pep517 --editable ".[test,convert]"
 	@touch $@
 	@echo "setup: done, everything is in .venv"

@@ -9,7 +9,7 @@ setup(
     packages=find_packages(include=["sparsedet", "sparsedet.*"]),
     # detectron2 and OpenCV are needed too, but no requirement can name them: detectron2 is not
     # on the package index under its own name, and OpenCV is there under four. Where they are
-    # missing, tools/install_detectron2.py installs both.
+    # missing, tools/install/install_detectron2.py installs both.
     install_requires=[
         "torch>=2.1",
         "torchvision>=0.16",

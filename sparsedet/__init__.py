@@ -14,7 +14,7 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureW
 if importlib.util.find_spec("detectron2") is None:
     warnings.warn(
         "sparsedet: detectron2 is not installed, so only sparsedet.runtime, .kernels, .layers and "
-        ".compress work; get it by `python tools/install_detectron2.py`",
+        ".compress work; get it by `python tools/install/install_detectron2.py`",
         stacklevel=2,
     )
 else:

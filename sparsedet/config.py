@@ -10,7 +10,8 @@ def add_sparsedet_config(cfg: CfgNode) -> None:
     vgg = cfg.MODEL.VGG = CfgNode()
     vgg.DEPTH = 16  # 11, 13, 16 or 19
     vgg.WIDTH_MULTIPLIER = 1.0  # scales the channels of every convolution
-    vgg.CHANNELS = []  # of each convolution, instead of WIDTH_MULTIPLIER; tools/prune.py sets them
+    # Of each convolution, instead of WIDTH_MULTIPLIER; tools/research/prune.py sets them.
+    vgg.CHANNELS = []
     # conv1 .. conv5 (strides 1 .. 16, before pooling) and pool5 (stride 32).
     vgg.OUT_FEATURES = ["conv5"]
     vgg.NORM = ""  # as MODEL.RESNETS.NORM; "" for none

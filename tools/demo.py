@@ -1,58 +1,7 @@
 #!/usr/bin/env python
-"""Run a trained detector over images or a video, as detectron2's own demo does.
+"""The same as: sparsedet demo."""
 
-    python tools/demo.py --config-file output/config.yaml --input photo.jpg folder 'more/*.png' \\
-        --output detections --opts MODEL.WEIGHTS output/model_final.pth
-    python tools/demo.py --config-file output/config.yaml --video-input clip.mp4 \\
-        --output detections --opts MODEL.WEIGHTS output/model_final.pth
-
-The output folder gets an annotated picture of every image (.jpg for a JPEG, .png for all others),
-or the annotated video as .mp4, and detections.json: a list with an entry for each image or frame,
-
-    {"file": as it was named, "output": the picture or video in the output folder,
-     "frame": number from 0 (video only), "width": pixels, "height": pixels,
-     "detections": [{"class": name, "score": 0 to 1, "box": [x0, y0, x1, y1] in pixels}, ...]}
-
-with the best detection first. Inputs that cannot be read are passed over and named at the end, and
-the exit status is then 1. After Ctrl-C, what was done so far is there.
-"""
-
-from __future__ import annotations
-
-import argparse
-
-from sparsedet.cli.arguments import add_annotator_arguments, detection_parser, parse
-from sparsedet.cli.run import run
-from sparsedet.detection.classes import test_class_names
-from sparsedet.detection.config import load_config
-from sparsedet.detection.predictor import Predictor
-from sparsedet.runtime.annotate import Annotator
-
-
-def parse_args() -> argparse.Namespace:
-    parser = detection_parser(__doc__)
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides, last on the line",
-    )
-    add_annotator_arguments(parser)
-    return parse(parser)
-
-
-def main() -> None:
-    args = parse_args()
-    annotator = Annotator(args.input, args.video_input, args.output)
-    cfg = load_config(args.config_file, args.opts)
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.confidence_threshold
-    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = args.confidence_threshold
-    predictor = Predictor(cfg)
-    names = test_class_names(cfg)
-    annotator.run(lambda image: predictor.detect(image, names))
-
+from sparsedet.cli.main import door
 
 if __name__ == "__main__":
-    run(main)
+    door("demo")

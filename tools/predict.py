@@ -1,47 +1,7 @@
 #!/usr/bin/env python
-"""Run an exported detector over images or a video, without detectron2 or torch.
+"""The same as: sparsedet predict."""
 
-    python tools/predict.py --model model.onnx --input photo.jpg folder 'more/*.png' \\
-        --output detections
-    python tools/predict.py --model model.xml --engine openvino --video-input clip.mp4 \\
-        --output detections
-
-The output folder gets annotated pictures, or an annotated video, and detections.json, in the form
-that tools/demo.py describes. Inputs that cannot be read are passed over and named at the end, and
-the exit status is then 1. After Ctrl-C, what was done so far is there.
-"""
-
-from __future__ import annotations
-
-import argparse
-
-from sparsedet.cli.arguments import (
-    add_annotator_arguments,
-    add_engine_arguments,
-    detection_parser,
-    parse,
-)
-from sparsedet.cli.run import run
-from sparsedet.runtime.annotate import Annotator
-from sparsedet.runtime.detector import Detector
-
-
-def parse_args() -> argparse.Namespace:
-    parser = detection_parser(__doc__)
-    parser.add_argument(
-        "--model", required=True, metavar="FILE", help="a file that tools/export_model.py wrote"
-    )
-    add_engine_arguments(parser)
-    add_annotator_arguments(parser)
-    return parse(parser)
-
-
-def main() -> None:
-    args = parse_args()
-    annotator = Annotator(args.input, args.video_input, args.output)
-    detector = Detector(args.model, args.engine, args.threads, args.precision)
-    annotator.run(detector.above(args.confidence_threshold))
-
+from sparsedet.cli.main import door
 
 if __name__ == "__main__":
-    run(main)
+    door("predict")

@@ -1,73 +1,7 @@
 #!/usr/bin/env python
-"""Try exported detectors on a web page: drop a picture, and see what each finds, side by side.
+"""The same as: sparsedet web."""
 
-    python tools/web_demo.py --model dense.onnx sparse.onnx
-
-Each picture is shown with the time and the file size of every model; the others are compared with
-the first. Neither detectron2 nor torch is needed. The page is for this machine alone, and neither
-it nor its pictures leave the machine.
-"""
-
-from __future__ import annotations
-
-import argparse
-import os
-import socket
-
-from sparsedet.cli.arguments import add_engine_arguments, detection_parser, parse
-from sparsedet.cli.run import run
-from sparsedet.errors import InputError
-from sparsedet.runtime.detector import Detector
-from sparsedet.runtime.web import Model, create_app
-
-HOST = "127.0.0.1"
-
-
-def parse_args() -> argparse.Namespace:
-    parser = detection_parser(__doc__)
-    parser.add_argument(
-        "--model",
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="files that tools/export_model.py wrote",
-    )
-    add_engine_arguments(parser)
-    parser.add_argument(
-        "--port", type=int, default=8000, help="of the page; 0 for any free one (default: 8000)"
-    )
-    args = parse(parser)
-    if not 0 <= args.port <= 65535:
-        parser.error("--port is from 0 to 65535")
-    return args
-
-
-def main() -> None:
-    args = parse_args()
-    models = [load_model(path, args) for path in args.model]
-    engine = args.engine if args.precision == "f32" else f"{args.engine} in {args.precision}"
-    app = create_app(
-        models,
-        f"{engine}, threads: {args.threads or 'all'}; "
-        f"detections above a score of {args.confidence_threshold}",
-    )
-    from werkzeug.serving import make_server  # Flask's; there is none without it
-
-    try:
-        listener = socket.create_server((HOST, args.port))
-    except OSError as error:
-        raise InputError(f"--port {args.port}: {error.strerror}; choose another") from error
-    with listener:
-        server = make_server(HOST, args.port, app, threaded=True, fd=listener.fileno())
-        print(f"the page is http://{HOST}:{server.port} until Ctrl-C", flush=True)
-        server.serve_forever()
-
-
-def load_model(path: str, args: argparse.Namespace) -> Model:
-    detector = Detector(path, args.engine, args.threads, args.precision)
-    files = [path, path[:-4] + ".bin"] if path.endswith(".xml") else [path]
-    return Model(path, detector.above(args.confidence_threshold), sum(map(os.path.getsize, files)))
-
+from sparsedet.cli.main import door
 
 if __name__ == "__main__":
-    run(main)
+    door("web")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sparsedet.cli import demo
 from sparsedet.errors import InputError
 from sparsedet.images import find_images, open_video, read_image
 
@@ -37,7 +37,7 @@ def found_in(record):
 
 def run_in_process(monkeypatch, kitchen, *args):
     monkeypatch.setattr(sys, "argv", command(kitchen, *args)[1:])
-    runpy.run_path(str(DEMO))["main"]()
+    demo.main()
 
 
 def test_images_good_and_bad(kitchen, expected, tmp_path, picture):

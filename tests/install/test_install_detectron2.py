@@ -1,4 +1,4 @@
-"""tools/install_detectron2.py without a network, and the detectron2 that is installed."""
+"""tools/install/install_detectron2.py without a network, and the detectron2 that is installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "install_detectron2.py"
+SCRIPT = Path(__file__).parents[2] / "tools" / "install" / "install_detectron2.py"
 
 
 def load_script():

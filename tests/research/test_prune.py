@@ -1,4 +1,4 @@
-"""tools/prune.py: a pruned detector reaches its target, loads, trains, and loses what it must."""
+"""tools/research/prune.py: a pruned detector reaches its target, loads and trains."""
 
 import copy
 import importlib.util
@@ -58,7 +58,7 @@ def prune(run_tool, folder, monkeypatch, tmp_path):
     def run(factor, *arguments):
         given = ["--config-file", folder / "dense.yaml", "--weights", folder / "dense.pth"]
         given += ["--images", folder / "shapes" / "JPEGImages", "--output", tmp_path / "pruned"]
-        return run_tool("prune.py", *given, "--target-flops", factor, *arguments)
+        return run_tool("research/prune.py", *given, "--target-flops", factor, *arguments)
 
     return run
 
@@ -99,7 +99,7 @@ def test_dead_channels_go_first_and_nothing_is_lost(prune, run_tool, folder, tmp
 def test_the_rest_is_fitted_to_the_dense_outputs(folder, monkeypatch):
     pytest.importorskip("torch_pruning")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(folder))
-    spec = importlib.util.spec_from_file_location("prune", ROOT / "tools" / "prune.py")
+    spec = importlib.util.spec_from_file_location("prune", ROOT / "tools" / "research" / "prune.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     cfg = load_config(str(folder / "dense.yaml"))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Prune the channels of a VGG detector, to compare with: the library torch-pruning.
 
-    python tools/prune.py --config-file dense/config.yaml --weights dense/model_final.pth \\
-        --images photos --target-flops 3x --output pruned
+    python tools/research/prune.py --config-file dense/config.yaml \\
+        --weights dense/model_final.pth --images photos --target-flops 3x --output pruned
 
 Of every convolution of the backbone and of fc6 and fc7, torch-pruning removes the same share of
 channels, those of the least norm, but none of those that more than one head reads (conv5_3's). The

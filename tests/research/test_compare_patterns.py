@@ -1,4 +1,4 @@
-"""tools/compare_patterns.py: equal cost, errors on unseen images, and what it refuses."""
+"""tools/research/compare_patterns.py: equal cost, errors on unseen images, and what it refuses."""
 
 import copy
 import importlib.util
@@ -32,7 +32,7 @@ LAYER = "backbone.conv4_1"
 
 @pytest.fixture(scope="module")
 def tool():
-    path = ROOT / "tools" / "compare_patterns.py"
+    path = ROOT / "tools" / "research" / "compare_patterns.py"
     spec = importlib.util.spec_from_file_location("compare_patterns", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -121,7 +121,9 @@ def test_the_tables(run_tool, folder, tmp_path, monkeypatch):
     arguments += ["--images", folder / "shapes" / "JPEGImages", "--num-images", 4]
     output = tmp_path / "patterns.md"
     layers = ["--layers", "backbone.conv4_*"]
-    status, lines = run_tool("compare_patterns.py", *arguments, *layers, "--output", output)
+    status, lines = run_tool(
+        "research/compare_patterns.py", *arguments, *layers, "--output", output
+    )
     assert status == 0, lines
     text = output.read_text()
     assert "calibrated on 2 images and measured on 2 others" in text
@@ -157,7 +159,7 @@ def test_bad_arguments_end_in_one_line(run_tool, folder, arguments, message):
     given = ["--config-file", folder / "dense.yaml", "--weights", folder / "dense.pth"]
     given += ["--images", folder / "shapes" / "JPEGImages"]
     given += [argument.format(image=image) for argument in arguments]
-    status, lines = run_tool("compare_patterns.py", *given)
+    status, lines = run_tool("research/compare_patterns.py", *given)
     errors = [line for line in lines if line.startswith("error: ")]
     assert status == 1 and len(errors) == 1 and message in errors[0], lines
     assert not any("Traceback" in line for line in lines)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Which sparse kernels are the most faithful at equal cost, convolution by convolution.
 
-    python tools/compare_patterns.py --config-file dense/config.yaml \\
+    python tools/research/compare_patterns.py --config-file dense/config.yaml \\
         --weights dense/model_final.pth --images photos --output patterns.md
 
 Each convolution by itself takes every pattern in turn, calibrated on half of the images, on what it
