@@ -32,14 +32,14 @@ from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 from tqdm import tqdm
 
+from ..api import compress_
 from ..benchmark.counting import count_flops
 from ..compress.survey import count_parameters
 from ..data import generate_shapes
-from ..detection.calibration import load_images
-from ..detection.compression import answer_metrics, compress, load_model, plan_compression
 from ..detection.config import load_config
+from ..detection.load import load_model
 from ..detection.predictor import Predictor
-from ..files import new_folder, replacing
+from ..files import replacing
 from ..reports.pictures import draw_detections
 from ..reports.tables import markdown_table
 from ..reports.tradeoff import plot_tradeoff
@@ -109,12 +109,8 @@ def compress_into(output: Path, cfg: CfgNode) -> CfgNode:
     weights = Path(cfg.MODEL.WEIGHTS)
     if not config_file.is_file() or config_file.stat().st_mtime < weights.stat().st_mtime:
         shutil.rmtree(output, ignore_errors=True)
-        with new_folder(str(output)) as folder:
-            model = load_model(cfg)
-            images = load_images(cfg, None, CALIBRATION_IMAGES)
-            metrics = answer_metrics(model, images)
-            plan = plan_compression(model, images, metrics, TARGETS)
-            compress(model, cfg, plan, images, metrics, folder, str(output))
+        result = compress_(load_model(cfg), num_images=CALIBRATION_IMAGES, **TARGETS, progress=True)
+        result.save(output)
     return load_config(str(config_file))
 
 
@@ -181,7 +177,7 @@ def main() -> None:
         Path(temporary).write_text(json.dumps(results, indent=2) + "\n")
     trained = [name for name in configs if name != "sparse, not fine-tuned"]
     plot_training_curves(
-        {name: os.path.join(configs[name].OUTPUT_DIR, "metrics.json") for name in trained},
+        {name: os.path.join(configs[name].OUTPUT_DIR, "sensitivities.json") for name in trained},
         str(output / "curves.png"),
     )
     plot_tradeoff(results, str(output / "tradeoff.png"))

@@ -1,38 +1,42 @@
 """From a dense network to a compact one: plans, projection, calibration, surgery. torch only."""
 
-from .calibrate import sparsify_calibrated_, sparsify_counted_
+from .api import compress_
 from .curves import Option
-from .entries import plan_to_entries, resolve_plan
-from .layer_times import measure_latency, time_layers
+from .entries import plan_to_entries, read_plan, resolve_plan, write_plan
 from .plan import LayerPlan, Plan, uniform_plan
 from .profile import LayerProfile, Profile, profile_layers
 from .projection import project_convolution, project_linear
-from .report import LayerReport, Report
-from .sensitivity import Metric, output_metrics
+from .request import Request
+from .result import LayerResult, Result
+from .sensitivity import Sensitivity, output_sensitivities
 from .surgery import sparsify_
+from .survey import count_parameters
 from .targets import Cost, plan_for_targets
+from .task import Task
 
 __all__ = [
     "Cost",
     "LayerPlan",
     "LayerProfile",
-    "LayerReport",
-    "Metric",
+    "LayerResult",
     "Option",
     "Plan",
     "Profile",
-    "Report",
-    "measure_latency",
-    "output_metrics",
+    "Request",
+    "Result",
+    "Sensitivity",
+    "Task",
+    "compress_",
+    "count_parameters",
+    "output_sensitivities",
     "plan_for_targets",
     "plan_to_entries",
     "profile_layers",
     "project_convolution",
     "project_linear",
+    "read_plan",
     "resolve_plan",
     "sparsify_",
-    "sparsify_calibrated_",
-    "sparsify_counted_",
-    "time_layers",
     "uniform_plan",
+    "write_plan",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,73 +14,65 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from .fit import Fit, layer_fit
-from .observe import Forward, call_model, evaluating, observe
+from .observe import Forward, evaluating, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import Plan, compact_weights
 from .replay import Replay
-from .report import LayerReport, Report
-from .sensitivity import Metric
+from .result import LayerResult, Result
+from .sensitivity import Sensitivity
 from .surgery import compact_twin, planned_layers, replace_modules, sparsify_
 from .survey import Sample, Survey, count_parameters
+from .task import Task
 
 logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def sparsify_calibrated_(
+def calibrate_(
     model: nn.Module,
     plan: Plan,
-    batches: Iterable[Any],
-    forward: Forward = call_model,
-    metrics: Mapping[str, Metric] | None = None,
-    refit: Sequence[str] = (),
+    task: Task,
+    sensitivities: Mapping[str, Sensitivity] | None = None,
     progress: bool = False,
-) -> Report:
+) -> Result:
     """Like :func:`sparsify_`, but each compact layer is fitted to the outputs of the dense model.
 
     Asymmetric reconstruction (Zhang et al., arXiv 1505.06798): one layer after another, in the
     order in which they run, learns to give the dense network's outputs from the inputs that it
     really gets, out of layers that are compressed already. All is in closed form, without
     gradients. What is kept: every layer's dense outputs at a sample of positions, and for one layer
-    at a time the covariance of the patches there.
+    at a time the covariance of the patches there. The layers that give the answers stay dense, and
+    their weights are fitted in the same way.
 
     The model runs over all batches once, and again for each layer, then only from the layers before
     it, whose outputs are held, as far as that layer; see :class:`Replay`.
 
     Args:
         model: it runs in eval mode, and keeps the modes that it had.
-        batches: what ``forward`` takes; all are held in memory.
-        forward: runs the model on one batch.
-        metrics: of layers by name, as :func:`output_metrics` gives them; where there is none, all
-            outputs count alike.
-        refit: names of layers that stay dense, and whose weights are fitted in the same way. It is
-            worth it for the last ones, which give the answers.
+        task: what to calibrate on, and which layers give the answers.
+        sensitivities: of layers by name; where there is none, all outputs count alike.
         progress: show a bar.
 
     Raises:
-        InputError: the plan does not fit the model, there are no batches, or activations are not
-            finite. The model is then as it was, and also after an interruption.
-        ValueError: ``forward`` does not call a layer in the same way each time.
+        InputError: the plan does not fit the model, or activations are not finite. The model is
+            then as it was, and also after an interruption.
+        ValueError: ``task.forward`` does not call a layer in the same way each time.
     """
-    batches = list(batches)
-    if not batches:
-        raise InputError("calibration needs inputs, and there are none")
     layers = planned_layers(model, plan)
     twins = {name: compact_twin(layers[name], plan[name], project=True) for name in plan}
-    for name, layer in planned_layers(model, refit).items():
-        if name in plan:
-            raise InputError(f"{name} cannot be both in the plan and refitted")
-        layers[name], twins[name] = layer, copy.deepcopy(layer)
-    metrics = metrics or {}
+    for name, layer in planned_layers(model, task.answers(model)).items():
+        if name not in plan:
+            layers[name], twins[name] = layer, copy.deepcopy(layer)
+    sensitivities = sensitivities or {}
     parameters = count_parameters(model)
     with evaluating(model):
-        survey = Survey(model, layers, batches, forward)
+        survey = Survey(model, layers, task.batches, task.forward)
         fits = {
-            name: layer_fit(layers[name], twins[name], metrics.get(name, Metric()))
+            name: layer_fit(layers[name], twins[name], sensitivities.get(name, Sensitivity()))
             for name in survey.outputs
         }
         fits = {name: fit for name, fit in fits.items() if fit}
-        passes = _Passes(model, layers, fits, survey, batches, forward, progress)
+        passes = _Passes(model, layers, fits, survey, task.batches, task.forward, progress)
         try:
             passes.run_dense()
             for name in fits:
@@ -92,30 +84,29 @@ def sparsify_calibrated_(
             raise
         finally:
             passes.bar.close()
-    reports = {
-        name: _report(name, layers[name], plan, survey, fits) for name in _in_order(plan, survey)
+    results = {
+        name: _layer_result(name, layers[name], plan, survey, fits)
+        for name in _in_order(plan, survey)
     }
-    return _summary(reports, parameters, model, survey)
+    return _result(results, parameters, model, survey, task)
 
 
 @torch.no_grad()
-def sparsify_counted_(
-    model: nn.Module, plan: Plan, batches: Iterable[Any], forward: Forward = call_model
-) -> Report:
-    """:func:`sparsify_` from the weights alone, with a report that counts and knows no errors.
+def project_(model: nn.Module, plan: Plan, task: Task) -> Result:
+    """:func:`sparsify_` from the weights alone, with a result that counts and knows no errors.
 
-    For comparison with :func:`sparsify_calibrated_`, which takes the same arguments.
+    For comparison with :func:`calibrate_`.
     """
     layers = planned_layers(model, plan)
     parameters = count_parameters(model)
     with evaluating(model):
-        survey = Survey(model, layers, list(batches), forward)
+        survey = Survey(model, layers, task.batches, task.forward)
     sparsify_(model, plan)
-    reports = {}
+    results = {}
     for name in _in_order(plan, survey):
         weights = layers[name].weight.numel(), compact_weights(layers[name], plan[name])
-        reports[name] = LayerReport(plan[name], weights, survey.outputs.get(name, 0.0))
-    return _summary(reports, parameters, model, survey)
+        results[name] = LayerResult(plan[name], weights, survey.outputs.get(name, 0.0))
+    return _result(results, parameters, model, survey, task)
 
 
 class _Passes:
@@ -220,9 +211,9 @@ def _in_order(plan: Plan, survey: Survey) -> list[str]:
     return list(dict.fromkeys([*called, *plan]))
 
 
-def _report(
+def _layer_result(
     name: str, layer: nn.Module, plan: Plan, survey: Survey, fits: Mapping[str, Fit]
-) -> LayerReport:
+) -> LayerResult:
     fit, note = fits.get(name), ""
     if name not in survey.outputs:
         note = "from its weights alone: the calibration never calls it"
@@ -234,7 +225,7 @@ def _report(
         note = f"held to its dense weights: {fit.samples} samples of {fit.size} numbers each"
     if note:
         logger.warning("%s: %s", name, note)
-    return LayerReport(
+    return LayerResult(
         plan[name],
         (layer.weight.numel(), compact_weights(layer, plan[name])),
         survey.outputs.get(name, 0.0),
@@ -245,12 +236,14 @@ def _report(
     )
 
 
-def _summary(
-    reports: dict[str, LayerReport], parameters: int, model: nn.Module, survey: Survey
-) -> Report:
-    saved = sum(before - after for r in reports.values() for before, after in [r.multiply_adds])
-    return Report(
-        reports,
+def _result(
+    layers: dict[str, LayerResult], parameters: int, model: nn.Module, survey: Survey, task: Task
+) -> Result:
+    saved = sum(before - after for r in layers.values() for before, after in [r.multiply_adds])
+    return Result(
+        layers,
         (parameters, count_parameters(model)),
         (survey.multiply_adds, survey.multiply_adds - saved),
+        model=model,
+        task=task,
     )

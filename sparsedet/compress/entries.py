@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import nn
 
 from ..errors import InputError
+from ..files import replacing
 from ..kernels import sparse_kernels
 from .plan import (
     LayerPlan,
@@ -19,6 +23,12 @@ from .plan import (
     matching_names,
     ratio_plan,
 )
+
+HEADER = """\
+# Layer by layer: the pattern and the rank of each of its sparse kernels, or one low rank. The rest
+# is only for reading: numbers of weights before and after, and the error that the planner expected
+# of the layer by itself. Edit the plan and give it to sparsedet compress --plan.
+"""
 
 INFORMATION = {"before", "after", "error"}
 """Keys that tell the reader something and decide nothing."""
@@ -115,3 +125,33 @@ def plan_to_entries(plan: Plan, model: nn.Module | None = None) -> dict[str, dic
                 entry["error"] = float(f"{layer_plan.error:.3g}")
         entries[name] = entry
     return entries
+
+
+def without_information(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Only what decides."""
+    return {
+        name: {key: value for key, value in entry.items() if key not in INFORMATION}
+        for name, entry in entries.items()
+    }
+
+
+def read_plan(path: str) -> dict[str, Any]:
+    """The readable form of a plan from a file.
+
+    Raises:
+        InputError: the file cannot be read, or is not a mapping.
+    """
+    try:
+        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"plan {path}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(entries, dict) or not entries:
+        raise InputError(f"plan {path}: not a mapping of layer names")
+    return entries
+
+
+def write_plan(entries: Mapping[str, Mapping[str, Any]], path: str | os.PathLike) -> None:
+    """Write the readable form of a plan, of which :func:`read_plan` reads the same."""
+    text = yaml.safe_dump(dict(entries), sort_keys=False, default_flow_style=None)
+    with replacing(os.fspath(path)) as temporary:
+        Path(temporary).write_text(HEADER + text, encoding="utf-8")

@@ -13,7 +13,7 @@ from .moments import Moments, Statistics
 from .patches import kernel_columns, weight_matrix
 from .projection import balance, set_low_rank
 from .regression import Regression
-from .sensitivity import Metric
+from .sensitivity import Sensitivity
 
 TURNS = 20
 """Alternations over the sparse kernels; more gain less than a hundredth of the error."""
@@ -33,18 +33,18 @@ class ConvolutionFit:
     the better of the two on the samples.
 
     Args:
-        metric: in which the errors of the outputs are made small, and given.
+        sensitivity: how the errors of the outputs count that are made small, and given.
 
     Attributes:
         size: numbers in a patch.
         wanted: about how many samples to :meth:`add`.
         work: multiply-adds of the whole fit.
         samples: how many were added.
-        error, error_alone: as in :class:`LayerReport`, once solved.
+        error, error_alone: as in :class:`LayerResult`, once solved.
     """
 
-    def __init__(self, dense: nn.Conv2d, compact: SparseFusionConv2d, metric: Metric):
-        self.dense, self.compact, self.metric = dense, compact, metric
+    def __init__(self, dense: nn.Conv2d, compact: SparseFusionConv2d, sensitivity: Sensitivity):
+        self.dense, self.compact, self.sensitivity = dense, compact, sensitivity
         outputs, self.size = dense.out_channels, dense.weight[0].numel()
         self.wanted = max(PATCHES * self.size, ROWS)
         self.work = self.size * (self.size + outputs) * (self.wanted + self.size + 2 * TURNS)
@@ -55,15 +55,15 @@ class ConvolutionFit:
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Patches of the compact network's input and the dense layer's outputs there."""
         self.samples += len(x)
-        self.moments.add(x, self.metric.weigh(y.T).T)
+        self.moments.add(x, self.sensitivity.weigh(y.T).T)
 
     def solve(self) -> None:
         """Set the compact layer."""
         statistics = self.moments.statistics()
         del self.moments  # as large as a covariance
-        weight = self.metric.weigh(weight_matrix(self.dense.weight).to(statistics.xx))
+        weight = self.sensitivity.weigh(weight_matrix(self.dense.weight).to(statistics.xx))
         statistics.regularize_(weight)
-        alone = self.metric.weigh(weight_matrix(self.compact.dense_weight()).to(weight))
+        alone = self.sensitivity.weigh(weight_matrix(self.compact.dense_weight()).to(weight))
         self.error_alone = statistics.error(alone, self._offset(alone, statistics))
 
         blocks = [kernel_columns(kernel, self.dense) for kernel in self.compact.kernels]
@@ -78,17 +78,17 @@ class ConvolutionFit:
         self.error, least = statistics.error(fitted), statistics.error(alone)
         if self.error <= least:
             for m, (fusion, sparse) in enumerate(factors):
-                self._set_kernel(m, *balance(self.metric.unweigh(fusion), sparse))
+                self._set_kernel(m, *balance(self.sensitivity.unweigh(fusion), sparse))
         else:
             self.error, fitted = least, alone
         if self.dense.bias is not None:
             bias = statistics.y - fitted @ statistics.x
-            self.compact.fusion.bias.copy_(self.metric.unweigh(bias))
+            self.compact.fusion.bias.copy_(self.sensitivity.unweigh(bias))
 
     def _offset(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor | None:
         if self.dense.bias is None:
             return None
-        bias = self.metric.weigh(self.dense.bias.to(weight))
+        bias = self.sensitivity.weigh(self.dense.bias.to(weight))
         return weight @ statistics.x + bias - statistics.y
 
     def _set_kernel(self, m: int, fusion: torch.Tensor, sparse: torch.Tensor) -> None:
@@ -103,8 +103,8 @@ class ConvolutionFit:
 class LinearFit:
     """A low-rank pair in the place of a fully connected layer, with the same attributes."""
 
-    def __init__(self, dense: nn.Linear, compact: LowRankLinear, metric: Metric):
-        self.dense, self.compact, self.metric = dense, compact, metric
+    def __init__(self, dense: nn.Linear, compact: LowRankLinear, sensitivity: Sensitivity):
+        self.dense, self.compact, self.sensitivity = dense, compact, sensitivity
         outputs, self.size = dense.out_features, dense.in_features
         self.wanted = ROWS
         self.work = self.size * (ROWS + outputs) ** 2
@@ -119,7 +119,7 @@ class LinearFit:
 
     def solve(self) -> None:
         """Set the compact layer."""
-        bias, weigh = self.dense.bias, self.metric.weigh
+        bias, weigh = self.dense.bias, self.sensitivity.weigh
         x, y = (torch.cat(parts) for parts in zip(*self._rows))
         self._rows.clear()
         regression = LowRankRegression(
@@ -135,12 +135,12 @@ class LinearFit:
         factors = regression.factors(self.compact.rank)
         self.error, least = regression.error(*factors, centered), regression.error(*alone, centered)
         if self.error <= least:
-            set_low_rank(self.compact, self.metric.unweigh(factors[0]), factors[1])
+            set_low_rank(self.compact, self.sensitivity.unweigh(factors[0]), factors[1])
         else:
             self.error, factors = least, alone
         if bias is not None:
             offset = regression.mean_y - _map(factors, regression.mean_x)
-            self.compact.expand.bias.copy_(self.metric.unweigh(offset))
+            self.compact.expand.bias.copy_(self.sensitivity.unweigh(offset))
 
 
 def _map(factors: tuple[torch.Tensor, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -181,7 +181,7 @@ class DenseFit:
 Fit = Union[ConvolutionFit, LinearFit, DenseFit]
 
 
-def layer_fit(dense: nn.Module, compact: nn.Module, metric: Metric) -> Fit | None:
+def layer_fit(dense: nn.Module, compact: nn.Module, sensitivity: Sensitivity) -> Fit | None:
     """How to calibrate ``compact``, which is a copy of ``dense`` where that is to stay dense.
 
     None for a grouped convolution, which keeps its projection.
@@ -190,4 +190,6 @@ def layer_fit(dense: nn.Module, compact: nn.Module, metric: Metric) -> Fit | Non
         return None
     if type(compact) is type(dense):
         return DenseFit(compact)
-    return (LinearFit if isinstance(dense, nn.Linear) else ConvolutionFit)(dense, compact, metric)
+    return (LinearFit if isinstance(dense, nn.Linear) else ConvolutionFit)(
+        dense, compact, sensitivity
+    )

@@ -26,6 +26,10 @@ class LayerPlan:
     pattern: str | None = None
     error: float | None = field(default=None, compare=False)
 
+    def __str__(self) -> str:
+        """``checkerboard 32 + 24``, or ``rank 96``."""
+        return f"{self.pattern or 'rank'} {' + '.join(map(str, self.ranks))}"
+
 
 Plan = dict[str, LayerPlan]
 """Module name, as in ``model.named_modules()``, to what the module becomes."""

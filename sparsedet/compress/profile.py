@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,15 @@ from .curves import Option, convolution_options, linear_options
 from .fit import ROWS
 from .low_rank import white_variance
 from .moments import Moments
-from .observe import Forward, call_model, evaluating, observe
+from .observe import evaluating, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import can_fuse, choose_layers, compact_layers, dense_layers
-from .sensitivity import Metric
+from .sensitivity import Sensitivity
 from .survey import Sample, Survey, count_parameters
+from .task import Task
 
-PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")
+SEARCHED_PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")
+"""Those among which a plan chooses: all but ``columns``, which are ``rows`` turned."""
 
 PATCHES = 4
 """Patches, as a multiple of the numbers in one; ranking options needs fewer than fitting one."""
@@ -54,12 +55,11 @@ class Profile:
 @torch.no_grad()
 def profile_layers(
     model: nn.Module,
-    batches: Iterable[Any],
-    forward: Forward = call_model,
+    task: Task,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
-    patterns: Sequence[str] = PATTERNS,
-    metrics: Mapping[str, Metric] | None = None,
+    patterns: Sequence[str] = SEARCHED_PATTERNS,
+    sensitivities: Mapping[str, Sensitivity] | None = None,
     progress: bool = False,
 ) -> Profile:
     """What compression would do to each layer by itself, on the dense model's own activations.
@@ -68,17 +68,16 @@ def profile_layers(
     and so does what the forward pass never calls.
 
     Args:
-        batches, forward, metrics, progress: as for :func:`sparsify_calibrated_`. A third as many
-            batches do.
+        task: its batches, and how to run the model on them. A third of those that calibrate do.
         include, exclude: shell-style patterns of layer names.
         patterns: those among which to choose, layer by layer.
+        sensitivities: of layers by name; where there is none, all outputs count alike.
+        progress: show a bar.
 
     Raises:
-        InputError: no batches, a name that matches no layer, or a model that is compressed already.
+        InputError: a name that matches no layer, or a model that is compressed already.
     """
-    batches = list(batches)
-    if not batches:
-        raise InputError("planning needs inputs, and there are none")
+    batches, forward = task.batches, task.forward
     compact = sorted(compact_layers(model))
     if compact:
         raise InputError(f"{compact[0]} is compressed already: plan for the dense model")
@@ -87,7 +86,7 @@ def profile_layers(
         for name, layer in choose_layers(dense_layers(model), include, exclude).items()
         if isinstance(layer, nn.Linear) or layer.groups == 1
     }
-    metrics = metrics or {}
+    sensitivities = sensitivities or {}
     with evaluating(model):
         survey = Survey(model, layers, batches, forward)
         expected = {name: count * len(batches) for name, count in survey.outputs.items()}
@@ -96,7 +95,9 @@ def profile_layers(
         with tqdm(desc="planning", total=len(expected), unit="layer", disable=not progress) as bar:
             for names in _groups({name: layers[name] for name in expected}):
                 collectors = {
-                    name: _Collector(layers[name], sample, name, metrics.get(name, Metric()))
+                    name: _Collector(
+                        layers[name], sample, name, sensitivities.get(name, Sensitivity())
+                    )
                     for name in names
                 }
                 visits = {layers[name]: collectors[name].collect for name in names}
@@ -112,9 +113,9 @@ def profile_layers(
 class _Collector:
     """What one layer sees, and then its options."""
 
-    def __init__(self, layer: nn.Module, sample: Sample, name: str, metric: Metric):
+    def __init__(self, layer: nn.Module, sample: Sample, name: str, sensitivity: Sensitivity):
         self.layer, self.sample, self.name = layer, sample, name
-        self.weight = metric.weigh(weight_matrix(layer.weight).float())
+        self.weight = sensitivity.weigh(weight_matrix(layer.weight).float())
         self.centered = layer.bias is not None
         self.moments = Moments(self.centered)
         self.rows: list[torch.Tensor] = []

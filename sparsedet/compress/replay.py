@@ -33,7 +33,7 @@ class Replay:
     run in full.
 
     Args:
-        batches, forward: as for :func:`sparsify_calibrated_`.
+        batches, forward: as for :class:`Task`.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Any], forward: Forward):

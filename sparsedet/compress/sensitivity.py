@@ -1,4 +1,4 @@
-"""In which metric the errors of a layer's outputs count: by what they change in the answers."""
+"""How errors in a layer's outputs count: by what they change in the answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLOOR = 0.1
 directions, but they do on other images, and after fine-tuning."""
 
 
-class Metric:
+class Sensitivity:
     """Errors e of C outputs count as ``|R^T e|^2``; in coordinates ``R^T y`` all count alike.
 
     Args:
@@ -44,14 +44,14 @@ class Metric:
         return solved.reshape(outputs.shape)
 
 
-def output_metrics(
+def output_sensitivities(
     model: nn.Module,
     layers: Mapping[str, nn.Module],
     answers: Iterable[nn.Module],
     batches: Sequence[Any],
     forward: Forward = call_model,
     progress: bool = False,
-) -> dict[str, Metric]:
+) -> dict[str, Sensitivity]:
     """For each layer, what errors in its outputs do to the answers of the model.
 
     To first order an error e at one position changes the answers by J e, with J their derivative,
@@ -63,10 +63,11 @@ def output_metrics(
     Args:
         layers: convolutions and fully connected layers by name.
         answers: modules whose outputs are what the model is for.
-        batches, forward, progress: as for :func:`sparsify_calibrated_`; a few batches do.
+        batches, forward: as in :class:`Task`; a few batches do.
+        progress: show a bar.
 
     Returns:
-        a metric for each layer on which the answers depend
+        one for each layer on which the answers depend
     """
     answers, sums = list(answers), {}
     generator = torch.Generator().manual_seed(0)
@@ -76,7 +77,7 @@ def output_metrics(
                 channels = 1 if isinstance(layers[name], nn.Conv2d) else -1
                 rows = gradient.movedim(channels, -1).flatten(0, -2)
                 sums[name] = sums.get(name, 0.0) + (rows.T @ rows).double()
-    return {name: Metric(matrix) for name, matrix in sums.items() if matrix.any()}
+    return {name: Sensitivity(matrix) for name, matrix in sums.items() if matrix.any()}
 
 
 def _gradients(

@@ -1,19 +1,25 @@
-"""A config from a yaml file, checked, with its own datasets registered."""
+"""Configs: from a yaml file, checked, with its own datasets; and of what a model becomes."""
 
 from __future__ import annotations
 
 import difflib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
+from ..compress.entries import without_information
 from ..config import add_sparsedet_config
 from ..data import register_datasets
 from ..errors import InputError
+from ..modeling import sparsified_config
+
+FINETUNING = 4
+"""A compressed model is fine-tuned for this share of the dense model's schedule."""
 
 
 def load_config(path: str, opts: Sequence[str] = ()) -> CfgNode:
@@ -72,3 +78,26 @@ def _keys(cfg: CfgNode, prefix: str = "") -> list[str]:
         if isinstance(value, CfgNode):
             keys += _keys(value, prefix + key + ".")
     return keys
+
+
+def compact_config(cfg: CfgNode, plan: Mapping[str, Mapping[str, Any]], folder: str) -> CfgNode:
+    """The config of a model that was compressed, whose weights are ``folder/model.pth``.
+
+    It trains for a quarter of the dense schedule, at a third of its rate, into ``folder/finetune``.
+
+    Args:
+        cfg: of the dense model.
+        plan: as ``plan.yaml`` has it.
+
+    Raises:
+        InputError: ``cfg`` plans compact layers already.
+    """
+    compact = sparsified_config(cfg, without_information(plan))
+    compact.MODEL.WEIGHTS = os.path.join(folder, "model.pth")
+    compact.OUTPUT_DIR = os.path.join(folder, "finetune")
+    solver = compact.SOLVER
+    solver.BASE_LR = cfg.SOLVER.BASE_LR / 3
+    solver.MAX_ITER = max(1, cfg.SOLVER.MAX_ITER // FINETUNING)
+    solver.STEPS = tuple(sorted({step // FINETUNING for step in cfg.SOLVER.STEPS}))
+    solver.WARMUP_ITERS = min(cfg.SOLVER.WARMUP_ITERS, solver.MAX_ITER // 10)
+    return compact

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from ..compress import LayerPlan, Report
 from ..files import replacing
 from ..timing import environment
 from .style import COLORS, save_figure, tidy
 from .tables import pipe_table
 
-Times = Mapping[str, tuple[float, float]]
-"""Milliseconds (before, after) of layers by name."""
+if TYPE_CHECKING:
+    from ..compress.result import Result
 
 LEGEND = (
     "Error is the mean square error of a layer's output on the calibration data, as a share of the "
@@ -28,37 +28,35 @@ LEGEND = (
 )
 
 
-def write_report(
-    report: Report,
-    folder: str,
-    times: Times | None = None,
-    total: tuple[float, float] | None = None,
-) -> None:
+def write_report(result: Result, folder: str) -> None:
     """Write ``report.md`` and, where any layer is compressed, ``layers.png``, which it shows.
 
     Args:
+        result: of a compression; what was not measured is ``n/a``.
         folder: an existing one.
-        times: what the layers take, measured on this machine; those that are missing are ``n/a``.
-        total: milliseconds (before, after) of the whole model, measured on this machine.
     """
-    parts = ["# Compression", _totals_table(report, total)]
-    if report.layers:
-        _plot(report, times, os.path.join(folder, "layers.png"))
-        parts += [_layers_table(report, times), LEGEND, "![layer by layer](layers.png)"]
-    if times is not None or total is not None:
+    parts = ["# Compression", _totals_table(result), *result.notes]
+    if result.layers:
+        _plot(result, os.path.join(folder, "layers.png"))
+        parts += [_layers_table(result), LEGEND, "![layer by layer](layers.png)"]
+    if _timed(result) or result.milliseconds is not None:
         facts = ", ".join(f"{name} {value}" for name, value in environment().items())
         parts.append(f"Times are medians, measured with {facts}.")
     with replacing(os.path.join(folder, "report.md")) as temporary:
         Path(temporary).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _totals_table(report: Report, total: tuple[float, float] | None) -> str:
+def _timed(result: Result) -> bool:
+    return any(layer.milliseconds is not None for layer in result.layers.values())
+
+
+def _totals_table(result: Result) -> str:
     totals = [
-        ("parameters", report.parameters, _count),
-        ("multiply-adds", report.multiply_adds, _count),
+        ("parameters", result.parameters, _count),
+        ("multiply-adds", result.multiply_adds, _count),
     ]
-    if total is not None:
-        totals.append(("ms", total, _milliseconds))
+    if result.milliseconds is not None:
+        totals.append(("ms", result.milliseconds, _milliseconds))
     rows = [
         [name, form(before), form(after), f"{before / after:.1f}x" if after else "n/a"]
         for name, (before, after), form in totals
@@ -66,26 +64,21 @@ def _totals_table(report: Report, total: tuple[float, float] | None) -> str:
     return pipe_table(["", "before", "after", "ratio"], rows)
 
 
-def _layers_table(report: Report, times: Times | None) -> str:
-    names, layers = list(report.layers), list(report.layers.values())
+def _layers_table(result: Result) -> str:
+    names, layers = list(result.layers), list(result.layers.values())
     columns = {
         "layer": names,
-        "becomes": [_plan(layer.plan) for layer in layers],
+        "becomes": [str(layer.plan) for layer in layers],
         "weights": [_change(layer.weights, _count) for layer in layers],
         "multiply-adds": [_change(layer.multiply_adds, _count) for layer in layers],
     }
-    if times is not None:
-        columns["ms"] = [_change(times.get(name), _milliseconds) for name in names]
+    if _timed(result):
+        columns["ms"] = [_change(layer.milliseconds, _milliseconds) for layer in layers]
     columns["error"] = [_error(layer.error) for layer in layers]
     columns["of weights alone"] = [_error(layer.error_alone) for layer in layers]
     columns["samples"] = [str(layer.samples) for layer in layers]
     columns["note"] = [layer.note for layer in layers]
     return pipe_table(list(columns), list(zip(*columns.values())), left=[0, 1, len(columns) - 1])
-
-
-def _plan(plan: LayerPlan) -> str:
-    """``checkerboard 32 + 24``, or ``rank 96``."""
-    return f"{plan.pattern or 'rank'} {' + '.join(map(str, plan.ranks))}"
 
 
 def _change(values: tuple[float, float] | None, form: Callable[[float], str]) -> str:
@@ -105,9 +98,9 @@ def _error(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4f}"
 
 
-def _plot(report: Report, times: Times | None, path: str) -> None:
+def _plot(result: Result, path: str) -> None:
     """Weights, work and error in three panels; the layers from top to bottom as they run."""
-    names, layers = list(report.layers), list(report.layers.values())
+    names, layers = list(result.layers), list(result.layers.values())
     figure = Figure(figsize=(11, 1.2 + 0.28 * max(len(names), 4)), layout="constrained")
     size, work, error = figure.subplots(1, 3, sharey=True)
     colors = {"dense": COLORS[0], "compressed": COLORS[1]}
@@ -117,11 +110,11 @@ def _plot(report: Report, times: Times | None, path: str) -> None:
     size.xaxis.set_major_formatter(EngFormatter(sep=""))
     size.set_yticks(range(len(names)), names)
     size.set_ylim(len(names) - 0.4, -0.6)
-    if times is None:
+    if not _timed(result):
         _bars(work, "multiply-adds", [layer.multiply_adds for layer in layers], colors)
         work.xaxis.set_major_formatter(EngFormatter(sep=""))
     else:
-        _bars(work, "time (ms)", [times.get(name, (None, None)) for name in names], colors)
+        _bars(work, "time (ms)", [layer.milliseconds or (None, None) for layer in layers], colors)
     colors = {"weights alone": COLORS[4], "calibrated": COLORS[1]}
     _bars(error, "error", [(layer.error_alone, layer.error) for layer in layers], colors)
     # Beyond 1 a constant would do better; how much better would only squeeze the others.

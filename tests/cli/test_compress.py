@@ -222,7 +222,7 @@ def test_from_the_weights_alone(run_tool, dense, plan, tmp_path):
             "of another architecture than the config: it has no roi_heads.box_head.fc6.weight",
         ),
         (["--target-params", "2x", "MODEL.VGG.DEPHT", 11], 1, "did you mean MODEL.VGG.DEPTH?"),
-        (["--plan", "no.yaml"], 1, "--plan no.yaml: cannot be read"),
+        (["--plan", "no.yaml"], 1, "plan no.yaml: cannot be read"),
         (["--plan", ROOT / "LICENSE"], 1, "LICENSE: "),
     ],
 )
@@ -284,7 +284,7 @@ def _interrupt(*args, **kwargs):
     "target, action, status",
     [
         ("torch.save", _full_disk, 1),
-        ("sparsedet.detection.compression.write_report", _full_disk, 1),
+        ("sparsedet.reports.compression.write_report", _full_disk, 1),
         ("torch.save", _interrupt, 130),
         ("sparsedet.compress.fit.ConvolutionFit.solve", _interrupt, 130),
     ],

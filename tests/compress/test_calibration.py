@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, get_norm
 from torch import nn
 
-from sparsedet.compress import LayerPlan, sparsify_, sparsify_calibrated_
+from sparsedet.compress import LayerPlan, Task, sparsify_
+from sparsedet.compress.calibrate import calibrate_
 from sparsedet.errors import InputError
 from sparsedet.layers import LowRankLinear, SparseFusionConv2d
 
@@ -96,14 +97,14 @@ def _output_errors(model, dense, batches):
 
 def test_better_than_the_weights_alone_on_unseen_images(network):
     dense, alone = copy.deepcopy(network), sparsify_(copy.deepcopy(network), PLAN)
-    sparsify_calibrated_(network, PLAN, _images(20))
+    calibrate_(network, PLAN, Task(_images(20)))
     unseen = _images(5, seed=1)
     calibrated = sum(_output_errors(network, dense, unseen))
     assert calibrated < 0.6 * sum(_output_errors(alone, dense, unseen))
 
 
 def test_never_worse_than_the_weights_alone_on_the_same_images(network):
-    report = sparsify_calibrated_(network, PLAN, _images(6))
+    report = calibrate_(network, PLAN, Task(_images(6)))
     assert list(report.layers) == list(PLAN)
     for layer in report.layers.values():
         assert 0 < layer.error <= layer.error_alone
@@ -111,7 +112,7 @@ def test_never_worse_than_the_weights_alone_on_the_same_images(network):
 
 def test_exact_at_full_rank(network):
     dense = copy.deepcopy(network)
-    report = sparsify_calibrated_(network, FULL, _images(6))
+    report = calibrate_(network, FULL, Task(_images(6)))
     assert all(layer.error < 1e-5 for layer in report.layers.values())
     assert max(_output_errors(network, dense, _images(3, seed=1))) < 1e-8
 
@@ -121,7 +122,7 @@ def test_more_rank_is_less_error(plain):
     for rank in (1, 2, 4, 8, 16):
         model = copy.deepcopy(plain)
         plan = {"conv2": LayerPlan((rank, rank), "rows"), "fc6": LayerPlan((rank,))}
-        report = sparsify_calibrated_(model, plan, _images(6))
+        report = calibrate_(model, plan, Task(_images(6)))
         errors.append([layer.error for layer in report.layers.values()])
     for layer in zip(*errors):
         assert list(layer) == sorted(layer, reverse=True)
@@ -130,7 +131,7 @@ def test_more_rank_is_less_error(plain):
 def test_the_reported_error_is_that_of_the_running_network(network):
     images = _images(3)
     dense = copy.deepcopy(network)
-    report = sparsify_calibrated_(network, PLAN, images)
+    report = calibrate_(network, PLAN, Task(images))
 
     def outputs(model, name, module_of):
         """Of one layer, before norm and activation, as rows."""
@@ -162,7 +163,7 @@ def test_the_reported_error_is_that_of_the_running_network(network):
 
 
 def test_a_shared_head_is_calibrated_on_all_levels(plain):
-    report = sparsify_calibrated_(plain, PLAN, _images(2))
+    report = calibrate_(plain, PLAN, Task(_images(2)))
     # 24x28 images at strides 2 and 4; the window of 3x2 with padding 1 adds a column.
     assert report.layers["head"].outputs == 12 * 15 + 6 * 8
     assert report.layers["head"].samples == 2 * (12 * 15 + 6 * 8)
@@ -170,7 +171,7 @@ def test_a_shared_head_is_calibrated_on_all_levels(plain):
 
 def test_sizes_before_and_after(plain):
     before = sum(p.numel() for p in plain.parameters())
-    report = sparsify_calibrated_(plain, PLAN, _images(2))
+    report = calibrate_(plain, PLAN, Task(_images(2)))
     after = sum(p.numel() for p in plain.parameters())
     assert report.parameters == (before, after)
     assert sum(a - b for a, b in (r.weights for r in report.layers.values())) == before - after
@@ -186,7 +187,7 @@ def test_modes_frozen_parameters_and_norms_are_kept(network):
     network.conv3.eval()
     network.conv2.weight.requires_grad_(False)
     norms = network.conv2.norm, network.conv3.norm
-    sparsify_calibrated_(network, PLAN, _images(2))
+    calibrate_(network, PLAN, Task(_images(2)))
     assert network.training and network.conv2.training and not network.conv3.training
     assert not any(p.requires_grad for p in network.conv2.sparse.parameters())
     assert all(p.requires_grad for p in network.conv3.sparse.parameters())
@@ -198,19 +199,19 @@ def test_modes_frozen_parameters_and_norms_are_kept(network):
 def test_the_same_run_gives_the_same_weights(plain):
     twin = copy.deepcopy(plain)
     torch.manual_seed(1)
-    sparsify_calibrated_(plain, PLAN, _images(4))
+    calibrate_(plain, PLAN, Task(_images(4)))
     torch.manual_seed(2)
-    sparsify_calibrated_(twin, PLAN, iter(_images(4)))
+    calibrate_(twin, PLAN, Task(iter(_images(4))))
     for a, b in zip(plain.state_dict().values(), twin.state_dict().values()):
         assert torch.equal(a, b)
 
 
 def test_a_sample_of_positions_is_enough(plain, monkeypatch):
     dense, all_of_it = copy.deepcopy(plain), copy.deepcopy(plain)
-    sparsify_calibrated_(all_of_it, PLAN, _images(20))
+    calibrate_(all_of_it, PLAN, Task(_images(20)))
     monkeypatch.setattr("sparsedet.compress.fit.ROWS", 800)
     monkeypatch.setattr("sparsedet.compress.fit.PATCHES", 4)
-    report = sparsify_calibrated_(plain, PLAN, _images(20))
+    report = calibrate_(plain, PLAN, Task(_images(20)))
     assert report.layers["conv2"].samples == pytest.approx(800, rel=0.15)
     unseen = _images(5, seed=1)
     errors = [sum(_output_errors(model, dense, unseen)) for model in (plain, all_of_it)]
@@ -220,7 +221,7 @@ def test_a_sample_of_positions_is_enough(plain, monkeypatch):
 def test_too_few_samples_hold_to_the_weights_and_say_so(plain):
     dense, alone = copy.deepcopy(plain), sparsify_(copy.deepcopy(plain), PLAN)
     images = [x[:, :, :12, :12] for x in _images(1)]
-    report = sparsify_calibrated_(plain, PLAN, images)
+    report = calibrate_(plain, PLAN, Task(images))
     assert "held to its dense weights: 36 samples of 108 numbers" in report.layers["conv2"].note
     unseen = _images(5, seed=1)
     assert sum(_output_errors(plain, dense, unseen)) < 1.1 * sum(
@@ -233,7 +234,7 @@ def test_groups_and_layers_that_never_run_keep_their_projection(plain):
     plain.spare = nn.Conv2d(16, 16, 3)
     plan = {name: LayerPlan((4, 4), "rows") for name in ("spare", "conv3", "conv2")}
     alone = sparsify_(copy.deepcopy(plain), plan)
-    report = sparsify_calibrated_(plain, plan, _images(2))
+    report = calibrate_(plain, plan, Task(_images(2)))
     assert list(report.layers) == ["conv2", "conv3", "spare"]
     assert "groups" in report.layers["conv3"].note
     assert "never" in report.layers["spare"].note
@@ -247,7 +248,7 @@ def test_groups_and_layers_that_never_run_keep_their_projection(plain):
 def test_ranks_above_what_a_layer_can_use(plain):
     dense = copy.deepcopy(plain)
     plan = {"conv2": LayerPlan((20, 30), "rows"), "conv1": LayerPlan((12, 14), "rows")}
-    sparsify_calibrated_(plain, plan, _images(4))
+    calibrate_(plain, plan, Task(_images(4)))
     assert plain.conv1.ranks == (12, 14)
     assert max(_output_errors(plain, dense, _images(2, seed=1))) < 1e-8
 
@@ -257,7 +258,7 @@ def test_inputs_that_are_not_finite(plain):
     images = _images(2)
     images[1][0, 0, 3, 3] = float("nan")
     with pytest.raises(InputError, match="conv2: its inputs are not finite"):
-        sparsify_calibrated_(plain, PLAN, images)
+        calibrate_(plain, PLAN, Task(images))
     assert dict(plain.named_modules()) == before
 
 
@@ -275,7 +276,7 @@ def test_an_interruption_leaves_the_model_as_it_was(plain):
         model(x)
 
     with pytest.raises(KeyboardInterrupt):
-        sparsify_calibrated_(plain, PLAN, images, forward)
+        calibrate_(plain, PLAN, Task(images, forward))
     assert dict(plain.named_modules()) == before
     assert plain.training and plain.conv2.training
     assert not any(module._forward_pre_hooks for module in plain.modules())
@@ -289,13 +290,13 @@ def test_forward_must_make_the_same_calls(plain):
         model(x[:, :, :16] if compressed else x)
 
     with pytest.raises(ValueError, match="conv3 is called differently .* same proposals"):
-        sparsify_calibrated_(plain, PLAN, _images(2), other_boxes)
+        calibrate_(plain, PLAN, Task(_images(2), other_boxes))
     assert dict(plain.named_modules()) == before
 
 
 def test_no_images(plain):
-    with pytest.raises(InputError, match="calibration needs inputs"):
-        sparsify_calibrated_(plain, PLAN, [])
+    with pytest.raises(InputError, match="needs inputs to calibrate on"):
+        calibrate_(plain, PLAN, Task([]))
 
 
 def test_fully_connected_layers_alone():
@@ -305,7 +306,7 @@ def test_fully_connected_layers_alone():
     dense = copy.deepcopy(model)
     plan = {"0": LayerPlan((8,)), "2": LayerPlan((10,))}
     rows = [torch.randn(50, 60) @ mixing.T for _ in range(8)]
-    report = sparsify_calibrated_(model, plan, rows[:4], progress=True)
+    report = calibrate_(model, plan, Task(rows[:4]), progress=True)
     assert isinstance(model[0], LowRankLinear) and isinstance(model[2], LowRankLinear)
     assert all(layer.error < layer.error_alone for layer in report.layers.values())
     alone = sparsify_(copy.deepcopy(dense), plan)
@@ -320,7 +321,7 @@ def test_a_layer_that_stays_dense_learns_to_read_compact_inputs(network):
     images = _images(40)
     model = copy.deepcopy(network)
     plan = {name: PLAN[name] for name in ("conv2", "conv3", "fc6")}
-    sparsify_calibrated_(model, plan, images, refit=["fc7", "head"])
+    calibrate_(model, plan, Task(images, answers=["fc7", "head"]))
 
     assert type(model.fc7) is nn.Linear and type(model.head) is nn.Conv2d
     inputs, outputs = _rows(model, "fc7", images)[0], _rows(network, "fc7", images)[1]
@@ -333,7 +334,7 @@ def test_a_layer_that_stays_dense_learns_to_read_compact_inputs(network):
     torch.testing.assert_close(model.fc7.weight.double(), expected, rtol=1e-3, atol=1e-4)
 
     without = copy.deepcopy(network)
-    sparsify_calibrated_(without, plan, images)
+    calibrate_(without, plan, Task(images))
     for layer in ("fc7", "head"):
         expected = _rows(network, layer, _images(20, seed=1))[1]
         errors = [
@@ -357,6 +358,11 @@ def _rows(model, name, images):
     return [torch.cat([x.transpose(1, -1).flatten(0, -2) for x in part]) for part in zip(*seen)]
 
 
-def test_a_layer_cannot_be_compact_and_dense(network):
-    with pytest.raises(InputError, match="fc7 cannot be both"):
-        sparsify_calibrated_(network, PLAN, _images(2), refit=["fc7"])
+def test_an_answer_that_is_in_the_plan_becomes_compact(network):
+    calibrate_(network, PLAN, Task(_images(2), answers=["fc7"]))
+    assert isinstance(network.fc7, LowRankLinear)
+
+
+def test_answers_that_are_no_layers(network):
+    with pytest.raises(InputError, match="answers: 'fc9' is not a dense layer"):
+        calibrate_(network, PLAN, Task(_images(2), answers=["fc9"]))

@@ -12,13 +12,13 @@ from sparsedet.compress import (
     LayerProfile,
     Option,
     Profile,
+    Task,
     layer_times,
-    measure_latency,
     plan_for_targets,
     profile_layers,
     sparsify_,
-    time_layers,
 )
+from sparsedet.compress.layer_times import measure_latency, time_layers
 from sparsedet.errors import InputError
 
 
@@ -52,7 +52,7 @@ def _images(*sizes):
 
 @pytest.fixture(scope="module")
 def profile():
-    return profile_layers(_model(), _images(16, 16), patterns=["rows", "checkerboard"])
+    return profile_layers(_model(), Task(_images(16, 16)), patterns=["rows", "checkerboard"])
 
 
 def _weights(module):

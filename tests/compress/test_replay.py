@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sparsedet.compress import replay, sparsify_calibrated_, uniform_plan
+from sparsedet.compress import Task, replay, uniform_plan
+from sparsedet.compress.calibrate import calibrate_
 
 
 class Chain(nn.Module):
@@ -55,7 +56,7 @@ def _calibrate(model, images, plan):
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(count)
-    report = sparsify_calibrated_(model, plan, images)
+    report = calibrate_(model, plan, Task(images))
     return model, report, calls
 
 
@@ -89,7 +90,7 @@ def test_a_chain_computes_each_compact_layer_once_for_each_image(memory, monkeyp
 
     monkeypatch.setattr(replay.SparseFusionConv2d, "forward", count)
     images = [torch.randn(1, 3, 16, 16) for _ in range(5)]
-    sparsify_calibrated_(model, uniform_plan(model, "rows", 2), images)
+    calibrate_(model, uniform_plan(model, "rows", 2), Task(images))
     compact = [m for m in model.modules() if isinstance(m, replay.SparseFusionConv2d)]
     assert len(compact) == 6
     assert [computed.count(layer) for layer in compact] == [5, 5, 5, 5, 5, 0]
@@ -98,5 +99,5 @@ def test_a_chain_computes_each_compact_layer_once_for_each_image(memory, monkeyp
 def test_nothing_is_left_behind():
     torch.manual_seed(0)
     model = Pyramid()
-    sparsify_calibrated_(model, uniform_plan(model, "rows", 2), [torch.randn(1, 3, 16, 16)])
+    calibrate_(model, uniform_plan(model, "rows", 2), Task([torch.randn(1, 3, 16, 16)]))
     assert not any("forward" in vars(module) for module in model.modules())

@@ -2,12 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from sparsedet.compress import LayerPlan, Metric, output_metrics, sparsify_calibrated_
+from sparsedet.compress import LayerPlan, Sensitivity, Task, output_sensitivities
+from sparsedet.compress.calibrate import calibrate_
 from sparsedet.compress.sensitivity import FLOOR
 
 
 def outer(w):
-    """What :class:`Metric` makes of w w^T."""
+    """What :class:`Sensitivity` makes of w w^T."""
     matrix = torch.outer(w, w).double()
     return matrix / matrix.diagonal().mean() + FLOOR * torch.eye(len(w))
 
@@ -15,10 +16,10 @@ def outer(w):
 def test_unweigh_is_the_inverse():
     torch.manual_seed(0)
     a = torch.randn(6, 6)
-    metric = Metric(a @ a.T)
+    sensitivity = Sensitivity(a @ a.T)
     for y in (torch.randn(6), torch.randn(6, 4)):
-        torch.testing.assert_close(metric.unweigh(metric.weigh(y)).float(), y)
-        assert Metric().weigh(y) is y and Metric().unweigh(y) is y
+        torch.testing.assert_close(sensitivity.unweigh(sensitivity.weigh(y)).float(), y)
+        assert Sensitivity().weigh(y) is y and Sensitivity().unweigh(y) is y
 
 
 def test_weighed_length_is_the_metric():
@@ -26,18 +27,18 @@ def test_weighed_length_is_the_metric():
     a, y = torch.randn(6, 6), torch.randn(6).double()
     matrix = (a @ a.T).double()
     expected = y @ matrix @ y / matrix.diagonal().mean() + FLOOR * y @ y
-    torch.testing.assert_close(Metric(matrix).weigh(y).square().sum(), expected)
+    torch.testing.assert_close(Sensitivity(matrix).weigh(y).square().sum(), expected)
 
 
 def test_one_answer_gives_its_own_gradient():
-    """With one number as the answer, the random sign drops out, and the metric is exact."""
+    """With one number as the answer, the random sign drops out, and the sensitivity is exact."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3), nn.Linear(3, 1, bias=False))
     layers = {"0": model[0], "1": model[1]}
-    metrics = output_metrics(model, layers, [model[2]], [torch.randn(7, 5)])
+    sensitivities = output_sensitivities(model, layers, [model[2]], [torch.randn(7, 5)])
     last = model[2].weight[0].detach()
     for name, gradient in {"1": last, "0": last @ model[1].weight.detach()}.items():
-        root = metrics[name].root
+        root = sensitivities[name].root
         torch.testing.assert_close(root @ root.T, outer(gradient), rtol=1e-4, atol=1e-5)
 
 
@@ -45,8 +46,10 @@ def test_positions_of_a_convolution_and_work_in_place():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 1, 1, bias=False))
     model[0].bias.data.fill_(100.0)  # the ReLU lets everything pass
-    metrics = output_metrics(model, {"0": model[0]}, [model[2]], [torch.rand(2, 2, 5, 5)])
-    root = metrics["0"].root
+    sensitivities = output_sensitivities(
+        model, {"0": model[0]}, [model[2]], [torch.rand(2, 2, 5, 5)]
+    )
+    root = sensitivities["0"].root
     expected = outer(model[2].weight.detach().flatten())
     torch.testing.assert_close(root @ root.T, expected, rtol=1e-4, atol=1e-5)
 
@@ -63,8 +66,8 @@ def test_layers_without_influence_have_no_metric():
 
     net = Net()
     layers = {"used": net.used, "idle": net.idle}
-    assert set(output_metrics(net, layers, [net.answer], [torch.randn(3, 4)])) == {"used"}
-    assert output_metrics(net, layers, [], [torch.randn(3, 4)]) == {}
+    assert set(output_sensitivities(net, layers, [net.answer], [torch.randn(3, 4)])) == {"used"}
+    assert output_sensitivities(net, layers, [], [torch.randn(3, 4)]) == {}
     assert all(p.grad is None for p in net.parameters())
 
 
@@ -89,8 +92,10 @@ def answer_error(plan, weighed):
     batches = [torch.randn(64, 3, 8, 8) for _ in range(30)]
     compact = network()
     layers = {name: compact.get_submodule(name) for name in ("0", "2", "5")}
-    metrics = output_metrics(compact, layers, [compact[7]], batches) if weighed else None
-    sparsify_calibrated_(compact, plan, batches, metrics=metrics)
+    sensitivities = (
+        output_sensitivities(compact, layers, [compact[7]], batches) if weighed else None
+    )
+    calibrate_(compact, plan, Task(batches), sensitivities=sensitivities)
     x = torch.randn(512, 3, 8, 8)
     return (compact(x) - network()(x)).square().mean().item()
 

@@ -18,14 +18,16 @@ from torch import nn
 
 from sparsedet.compress import (
     LayerPlan,
+    Task,
     plan_for_targets,
     profile_layers,
     sparsify_,
-    sparsify_calibrated_,
 )
+from sparsedet.compress.calibrate import calibrate_
 from sparsedet.data import generate_shapes
-from sparsedet.detection.calibration import CalibrationImage, load_images, run_detector
 from sparsedet.detection.config import load_config
+from sparsedet.detection.images import load_images
+from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
 from sparsedet.layers import SparseFusionConv2d
 
@@ -72,7 +74,7 @@ def _detector(kind):
 def _images(count):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, 64, 96), generator=generator, dtype=torch.uint8)
-    return [CalibrationImage([{"image": x, "height": 64, "width": 96}]) for x in pixels]
+    return [[{"image": x, "height": 64, "width": 96}] for x in pixels]
 
 
 def _pooled_boxes(model, run):
@@ -93,29 +95,31 @@ def _pooled_boxes(model, run):
 @pytest.mark.parametrize("kind, pooled", [("mask", [10, 4]), ("cascade", [10, 10, 10, 4])])
 def test_heads_see_the_boxes_of_the_dense_model_whatever_the_trunk_has_become(kind, pooled):
     model, image = _detector(kind), _images(1)[0]
-    dense = _pooled_boxes(model, lambda: model(image.inputs))
+    task = DetectionTask([image])
+    dense = _pooled_boxes(model, lambda: model(image))
     assert [len(boxes) for boxes in dense] == pooled
     for run in range(2):
-        boxes = _pooled_boxes(model, lambda: run_detector(model, image))
+        boxes = _pooled_boxes(model, lambda: task.forward(model, image))
         assert len(boxes) == len(dense)
         assert all(torch.equal(a, b) for a, b in zip(boxes, dense)), run
         for parameter in model.backbone.parameters():
             parameter.data.mul_(0.9).add_(0.01)
-    changed = _pooled_boxes(model, lambda: model(image.inputs))
+    changed = _pooled_boxes(model, lambda: model(image))
     assert not any(a.shape == b.shape and torch.equal(a, b) for a, b in zip(changed, dense))
 
 
 @pytest.mark.parametrize("kind", ZOO)
 def test_detectors_of_every_kind(kind):
     model, images = _detector(kind), _images(2)
+    task = DetectionTask(images)
     attributes = {name: set(vars(m)) for name, m in model.named_modules()}
     include = [glob for glob in LAYERS if fnmatch.filter(attributes, glob)]
-    profile = profile_layers(model, images, run_detector, include, patterns=["rows", "whole"])
+    profile = profile_layers(model, task, include, patterns=["rows", "whole"])
     assert all(layer.outputs for layer in profile.layers.values())
     compressible = sum(layer.options[0].weights for layer in profile.layers.values())
     plan = plan_for_targets(profile, {"params": 1 / (1 - 0.6 * compressible / profile.parameters)})
     assert len(plan) > len(profile.layers) / 2
-    report = sparsify_calibrated_(model, plan, images, run_detector)
+    report = calibrate_(model, plan, task)
     assert set(report.layers) == set(plan)
     assert all(0 <= layer.error <= layer.error_alone for layer in report.layers.values())
 
@@ -123,7 +127,7 @@ def test_detectors_of_every_kind(kind):
         assert not module._forward_hooks and not module._forward_pre_hooks
         assert name not in attributes or name in plan or set(vars(module)) == attributes[name]
     with torch.no_grad():
-        (output,) = model(images[0].inputs)
+        (output,) = model(images[0])
     found = output["proposals" if kind == "rpn" else "instances"]
     assert len(found) and all(
         getattr(value, "tensor", value).isfinite().all() for value in found.get_fields().values()
@@ -134,7 +138,7 @@ def test_an_interrupted_run_leaves_no_hooks():
     model, image = _detector("mask"), _images(1)[0]
     model.roi_heads.mask_head.predictor.register_forward_hook(_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_detector(model, image)
+        DetectionTask([image]).forward(model, image)
     assert sum(len(module._forward_hooks) for module in model.modules()) == 1
 
 
@@ -154,13 +158,13 @@ def _bottleneck():
     return nn.Sequential(block).eval()
 
 
-@pytest.mark.parametrize("sparsify", [sparsify_, sparsify_calibrated_])
+@pytest.mark.parametrize("sparsify", [sparsify_, calibrate_])
 def test_bottlenecks_at_full_rank_are_exact(sparsify):
     model, x = _bottleneck(), torch.randn(2, 16, 9, 11)
     expected = model(x)
     names = ("conv1", "conv2", "conv3", "shortcut")
     plan = {f"0.{name}": LayerPlan((16,), "whole") for name in names}
-    sparsify(model, plan, *([[x]] if sparsify is sparsify_calibrated_ else []))
+    sparsify(model, plan, *([Task([x])] if sparsify is calibrate_ else []))
     assert all(type(model[0].get_submodule(name)) is SparseFusionConv2d for name in names)
     assert model[0].conv1.kernel_size == (1, 1)
     torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-4)
@@ -173,7 +177,7 @@ def test_bottlenecks_calibrated_are_better_than_from_the_weights_alone():
     plan = {f"0.conv{i}": LayerPlan((5,), "whole") for i in (1, 3)}
     alone = sparsify_(copy.deepcopy(dense), plan)
     calibrated = copy.deepcopy(dense)
-    sparsify_calibrated_(calibrated, plan, images[:4])
+    calibrate_(calibrated, plan, Task(images[:4]))
     errors = [
         sum((model(x) - dense(x)).square().sum().item() for x in images[4:])
         for model in (alone, calibrated)
@@ -209,7 +213,7 @@ def test_images_are_prepared_as_detectron2_does(photos, channels):
     for image, file in zip(images, sorted(photos.glob("?.*"))):
         pixels = read_image(file, channels)
         expected = resize.get_transform(pixels).apply_image(pixels).transpose(2, 0, 1)
-        (inputs,) = image.inputs
+        (inputs,) = image
         np.testing.assert_array_equal(inputs["image"].numpy(), expected)
         assert (inputs["height"], inputs["width"]) == pixels.shape[:2]
 
@@ -222,7 +226,7 @@ def test_some_of_many_images_the_same_each_time(photos):
 
 
 def _sizes(image):
-    return image.inputs[0]["height"], image.inputs[0]["width"]
+    return image[0]["height"], image[0]["width"]
 
 
 def test_images_that_cannot_be_read_are_counted(photos, caplog):

@@ -17,18 +17,12 @@ from detectron2.modeling import build_model
 
 from sparsedet.benchmark.counting import count_flops
 from sparsedet.checkpoint import SparseDetCheckpointer
-from sparsedet.compress import (
-    plan_for_targets,
-    plan_to_entries,
-    profile_layers,
-    sparsify_calibrated_,
-)
+from sparsedet.compress import plan_for_targets, plan_to_entries, profile_layers, write_plan
+from sparsedet.compress.calibrate import calibrate_
 from sparsedet.compress.survey import count_parameters
-from sparsedet.detection.calibration import load_images, run_detector
-from sparsedet.detection.compression import answer_metrics, compressed_config, predictors
-from sparsedet.detection.config import load_config
+from sparsedet.detection.config import compact_config, load_config
+from sparsedet.detection.task import DetectionTask
 from sparsedet.export.exporter import export
-from sparsedet.files import replacing
 from sparsedet.runtime.detector import Detector
 
 FOLDER = Path(__file__).parent
@@ -122,21 +116,19 @@ def compression_values(folder: Path) -> dict:
     write_pictures(pictures)
     cfg = load_config(str(dense_config_file(folder)))
     model = dense_detector(cfg)
-    images = load_images(cfg, str(pictures), 6)
-    metrics = answer_metrics(model, images)
+    task = DetectionTask.from_images(cfg, str(pictures), 6)
+    sensitivities = task.sensitivities(model)
     profile = profile_layers(
-        model, images[::3], run_detector, exclude=predictors(model), metrics=metrics
+        model, task.every(3), exclude=task.answers(model), sensitivities=sensitivities
     )
     plan = plan_for_targets(profile, TARGETS)
     entries = plan_to_entries(plan, model)
-    compact_cfg = compressed_config(cfg, plan, str(folder))
-    report = sparsify_calibrated_(model, plan, images, run_detector, metrics, predictors(model))
+    report = calibrate_(model, plan, task, sensitivities)
     state = model.state_dict()
     SparseDetCheckpointer(model, str(folder)).save("model")
     checkpoint = torch.load(folder / "model.pth", weights_only=True)
-    (folder / "config.yaml").write_text(compact_cfg.dump())
-    with replacing(str(folder / "plan.yaml")) as temporary:
-        Path(temporary).write_text(yaml.safe_dump(entries, sort_keys=False))
+    (folder / "config.yaml").write_text(compact_config(cfg, entries, str(folder)).dump())
+    write_plan(entries, folder / "plan.yaml")
     onnx = str(folder / "model.onnx")
     export(model, onnx, class_names=CLASSES, min_size=96, max_size=160)
     return {

@@ -1,22 +1,24 @@
 """The report of a compression."""
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
-from sparsedet.compress import LayerPlan, LayerReport, Report
+from sparsedet.compress import LayerPlan, LayerResult, Result
 from sparsedet.reports.compression import write_report
 from sparsedet.timing import environment
 
 LAYERS = {
-    "backbone.conv1_1": LayerReport(
+    "backbone.conv1_1": LayerResult(
         LayerPlan((12, 8), "checkerboard"), (1728, 560), 143360.0, 0.00213, 0.0171, 4096
     ),
-    "box_head.fc6": LayerReport(
+    "box_head.fc6": LayerResult(
         LayerPlan((96,)), (102760448, 2801664), 300.0, 0.12, 1.7, 2048, "held to its dense weights"
     ),
-    "mask_head.conv": LayerReport(LayerPlan((64, 64), "rows"), (589824, 180224), note="not called"),
+    "mask_head.conv": LayerResult(LayerPlan((64, 64), "rows"), (589824, 180224), note="not called"),
 }
-REPORT = Report(LAYERS, (137060000, 11050000), (42.3e9, 10.575e9))
+RESULT = Result(LAYERS, (137060000, 11050000), (42.3e9, 10.575e9))
 TOTALS = [
     "| parameters    | 137.06 M | 11.05 M |   12.4x |",
     "| multiply-adds |  42.30 G | 10.57 G |    4.0x |",
@@ -31,7 +33,7 @@ def _cells(folder):
 
 
 def test_tables(tmp_path):
-    write_report(REPORT, str(tmp_path))
+    write_report(RESULT, str(tmp_path))
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert text.splitlines()[4:6] == TOTALS
     assert _cells(tmp_path)[3:] == [
@@ -50,7 +52,8 @@ def test_tables(tmp_path):
 
 def test_measured_times(tmp_path):
     times = {"backbone.conv1_1": (0.4567, 0.5), "box_head.fc6": (1234.5, 16)}
-    write_report(REPORT, str(tmp_path), times, total=(1400.0, 466.6667))
+    layers = {name: replace(LAYERS[name], milliseconds=times.get(name)) for name in LAYERS}
+    write_report(replace(RESULT, layers=layers, milliseconds=(1400.0, 466.6667)), str(tmp_path))
     totals, layers = _cells(tmp_path)[:4], _cells(tmp_path)[4:]
     assert totals[3] == ["ms", "1400.00", "466.67", "3.0x"]
     ms = [row[4] for row in layers]
@@ -60,7 +63,7 @@ def test_measured_times(tmp_path):
 
 
 def test_nothing_was_compressed(tmp_path):
-    write_report(Report({}, (10, 10), (0.0, 0.0)), str(tmp_path))
+    write_report(Result({}, (10, 10), (0.0, 0.0)), str(tmp_path))
     assert _cells(tmp_path)[1:] == [
         ["parameters", "10", "10", "1.0x"],
         ["multiply-adds", "0", "0", "n/a"],
@@ -71,5 +74,6 @@ def test_nothing_was_compressed(tmp_path):
 @pytest.mark.parametrize("count, height", [(4, 348), (40, 1860)])
 def test_the_plot_grows_with_the_layers(count, height, tmp_path):
     layers = {f"layer{i}": list(LAYERS.values())[i % 3] for i in range(count)}
-    write_report(Report(layers, (2, 1), (2.0, 1.0)), str(tmp_path), {"layer0": (2.0, 1.0)})
+    layers["layer0"] = replace(layers["layer0"], milliseconds=(2.0, 1.0))
+    write_report(Result(layers, (2, 1), (2.0, 1.0)), str(tmp_path))
     assert Image.open(tmp_path / "layers.png").size == (1650, height)

@@ -8,11 +8,13 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from sparsedet.compress import LayerPlan, layer_times, sparsify_calibrated_
+from sparsedet.compress import LayerPlan, layer_times
+from sparsedet.compress.calibrate import calibrate_
 from sparsedet.compress.plan import compact_weights
 from sparsedet.data import generate_shapes
-from sparsedet.detection.calibration import load_images, run_detector
 from sparsedet.detection.config import load_config
+from sparsedet.detection.images import load_images
+from sparsedet.detection.task import DetectionTask
 from sparsedet.kernels import PATTERNS, sparse_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +65,10 @@ def images(folder):
     )
 
 
+def halves(images):
+    return DetectionTask(images[:4]), DetectionTask(images[4:])
+
+
 def test_all_patterns_cost_the_same(tool, model):
     plans = tool.plans_of_equal_cost(model, 4.0, ["*"])
     assert set(plans) == {
@@ -91,24 +97,24 @@ def _full_ranks(conv):
 
 def test_full_rank_has_no_error_where_the_kernels_cover_the_window(tool, model, images):
     plans = {LAYER: _full_ranks(model.get_submodule(LAYER))}
-    errors = dict(zip(PATTERNS, tool.measure_errors(model, plans, images[:4], images[4:])[LAYER]))
+    errors = dict(zip(PATTERNS, tool.measure_errors(model, plans, *halves(images))[LAYER]))
     cross = errors.pop("cross")
     assert max(errors.values()) < 1e-6 < 1e-3 < cross < 1
 
 
 def test_errors_are_those_of_the_calibrated_layer_on_the_other_images(tool, model, images):
     plans = tool.plans_of_equal_cost(model, 4.0, [LAYER])[LAYER]
-    errors = tool.measure_errors(model, {LAYER: plans}, images[:4], images[4:])[LAYER]
+    errors = tool.measure_errors(model, {LAYER: plans}, *halves(images))[LAYER]
     dense = model.get_submodule(LAYER)
     calls = []
     handle = dense.register_forward_hook(lambda _, x, y: calls.append((x[0], y)))
     for image in images[4:]:
-        model(image.inputs)
+        model(image)
     handle.remove()
     assert len(calls) == 4 and min(y.min().item() for _, y in calls) == 0  # after its ReLU
     for plan, error in zip(plans, errors):
         compact = copy.deepcopy(model)
-        sparsify_calibrated_(compact, {LAYER: plan}, images[:4], run_detector)
+        calibrate_(compact, {LAYER: plan}, DetectionTask(images[:4]))
         twin = compact.get_submodule(LAYER)
         wrong = sum((twin(x) - y).square().sum().item() for x, y in calls)
         whole = sum(y.square().sum().item() for _, y in calls)

@@ -11,9 +11,10 @@ from detectron2.modeling import build_model
 
 from sparsedet.benchmark.counting import count_flops
 from sparsedet.data import generate_shapes
-from sparsedet.detection.calibration import load_images
-from sparsedet.detection.compression import load_model
 from sparsedet.detection.config import load_config
+from sparsedet.detection.images import load_images
+from sparsedet.detection.load import load_model
+from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
 from sparsedet.modeling import VGG
 
@@ -119,12 +120,12 @@ def test_the_rest_is_fitted_to_the_dense_outputs(folder, monkeypatch):
 
     def error():
         with torch.no_grad():
-            x = model.preprocess_image(unseen.inputs).tensor
+            x = model.preprocess_image(unseen).tensor
             expected, features = (m.backbone(x)["conv4"] for m in (dense, model))
         return ((features - expected).square().sum() / expected.square().sum()).item()
 
     before = error()
-    tool.refit(model, dense, kept, outputs, images)
+    tool.refit(model, dense, kept, outputs, DetectionTask(images))
     assert error() < before / 4
 
 

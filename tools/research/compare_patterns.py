@@ -29,21 +29,22 @@ from sparsedet.cli.run import run
 from sparsedet.compress import (
     LayerPlan,
     LayerProfile,
-    Metric,
     Option,
     Profile,
-    measure_latency,
+    Sensitivity,
     uniform_plan,
 )
 from sparsedet.compress.fit import PATCHES, layer_fit
+from sparsedet.compress.layer_times import measure_latency
 from sparsedet.compress.moments import Moments
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
 from sparsedet.compress.plan import can_fuse, compact_weights
 from sparsedet.compress.surgery import compact_twin
 from sparsedet.compress.survey import Sample, Survey, count_parameters
-from sparsedet.detection.calibration import CalibrationImage, load_images, run_detector
-from sparsedet.detection.compression import load_model
+from sparsedet.detection.images import load_images
+from sparsedet.detection.load import load_model
+from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
 from sparsedet.files import replacing
 from sparsedet.kernels import PATTERNS, sparse_kernels
@@ -106,17 +107,17 @@ def plans_of_equal_cost(model: nn.Module, ratio: float, names: Sequence[str]) ->
 def measure_errors(
     model: nn.Module,
     plans: Plans,
-    seen: Sequence[CalibrationImage],
-    unseen: Sequence[CalibrationImage],
+    seen: DetectionTask,
+    unseen: DetectionTask,
 ) -> dict[str, list[float]]:
     """What LEGEND says, of each layer under each of its plans, in the order in which they run.
 
     Layers that do not run are left out. The statistics of all are held at once, 1.4 GB for VGG-16.
     """
     layers = {name: model.get_submodule(name) for name in plans}
-    outputs = Survey(model, layers, seen, run_detector).outputs
+    outputs = Survey(model, layers, seen.batches, seen.forward).outputs
     sample = Sample(
-        {name: count * len(seen) for name, count in outputs.items()},
+        {name: count * len(seen.batches) for name, count in outputs.items()},
         {name: PATCHES * layers[name].weight[0].numel() for name in outputs},
     )
     moments = {name: Moments(centered=layers[name].bias is not None) for name in outputs}
@@ -134,9 +135,10 @@ def measure_errors(
         for m, wrong in enumerate([y, *(twin(x) - y for twin in twins[name])]):
             squares[name][m] += wrong.square().sum(dtype=torch.double).cpu()
 
-    def run_all(images, visit, title):
+    def run_all(task, visit, title):
         visits = {layers[name]: partial(visit, name) for name in outputs}
-        for _ in tqdm(observe(model, images, run_detector, visits), title, len(images)):
+        batches = task.batches
+        for _ in tqdm(observe(model, batches, task.forward, visits), title, len(batches)):
             pass
 
     run_all(seen, look, "calibration")
@@ -148,15 +150,13 @@ def measure_errors(
 
 
 def _calibrated(layer: nn.Conv2d, plan: LayerPlan, moments: Moments) -> nn.Module:
-    fit = layer_fit(layer, compact_twin(layer, plan, project=True), Metric())
+    fit = layer_fit(layer, compact_twin(layer, plan, project=True), Sensitivity())
     fit.moments = copy.deepcopy(moments)  # solving uses them up
     fit.solve()
     return fit.compact
 
 
-def measure_times(
-    model: nn.Module, plans: Plans, images: Sequence[CalibrationImage]
-) -> dict[str, list[float]]:
+def measure_times(model: nn.Module, plans: Plans, task: DetectionTask) -> dict[str, list[float]]:
     """Milliseconds of each layer: dense, and then under each of its plans."""
     profiles = {}
     for name in plans:
@@ -164,7 +164,7 @@ def measure_times(
         options = [Option(plan, count, math.nan) for plan, count in zip(plans[name], weights)]
         profiles[name] = LayerProfile(1, [Option(None, dense, 0.0), *options])
     profile = Profile(profiles, count_parameters(model), 0.0)
-    cost = measure_latency(model, profile, images, run_detector, progress=True)
+    cost = measure_latency(model, profile, task.batches, task.forward, progress=True)
     return {name: [cost.layer(name, plan) for plan in (None, *plans[name])] for name in plans}
 
 
@@ -202,15 +202,15 @@ def compare(args: argparse.Namespace) -> str:
     cfg = model_config(args)
     model = load_model(cfg)
     plans = plans_of_equal_cost(model, args.ratio, args.layers)
-    images = load_images(cfg, args.images, args.num_images)
+    images = load_images(cfg, args.images, args.num_images, progress=True)
     # The first and the last by name: neighbours in a folder are often pictures of one scene.
     half = len(images) // 2
-    seen, unseen = images[:half], images[half:]
-    if not seen:
+    if not half:
         raise InputError("one image is not enough: some are to calibrate on, some to measure on")
+    seen, unseen = DetectionTask(images[:half]), DetectionTask(images[half:])
     errors = measure_errors(model, plans, seen, unseen)
     plans = {name: plans[name] for name in errors}
-    times = measure_times(model, plans, images)
+    times = measure_times(model, plans, DetectionTask(images))
     sizes = {name: _weights(model.get_submodule(name), plans[name]) for name in plans}
     best = {name: 1 + values.index(min(values)) for name, values in errors.items()}
     facts = ", ".join(f"{name} {value}" for name, value in environment().items())
@@ -219,7 +219,7 @@ def compare(args: argparse.Namespace) -> str:
             markdown("Error", {n: [0.0, *v] for n, v in errors.items()}, best, "{:.4f}", mean),
             markdown("Milliseconds", times, best, "{:.2f}", sum),
             markdown("Weights", sizes, best, "{:,}", sum),
-            LEGEND.format(seen=len(seen), unseen=len(unseen), environment=facts),
+            LEGEND.format(seen=half, unseen=len(images) - half, environment=facts),
         ]
     )
 

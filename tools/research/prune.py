@@ -22,7 +22,7 @@ import argparse
 import copy
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 
 import torch
@@ -39,8 +39,9 @@ from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
 from sparsedet.compress.plan import compact_layers
 from sparsedet.compress.survey import Sample, Survey, count_parameters
-from sparsedet.detection.calibration import CalibrationImage, load_images, run_detector
-from sparsedet.detection.compression import compressed_config, load_model
+from sparsedet.detection.config import compact_config
+from sparsedet.detection.load import load_model
+from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
 from sparsedet.files import new_folder
 from sparsedet.modeling import dense_config
@@ -152,7 +153,7 @@ def refit(
     dense: nn.Module,
     kept: Mapping[str, torch.Tensor],
     outputs: Mapping[str, float],
-    images: Sequence[CalibrationImage],
+    task: DetectionTask,
 ) -> None:
     """Fit the layers of the pruned model, but for fc6, to the outputs of the dense ones, from the
     inputs that they get.
@@ -164,7 +165,7 @@ def refit(
     layers, originals = layers_to_prune(model), layers_to_prune(dense)
     fits = {name: DenseFit(layer) for name, layer in layers.items() if name != FC6}
     sample = Sample(
-        {name: outputs[name] * len(images) for name in fits},
+        {name: outputs[name] * len(task.batches) for name in fits},
         {name: fit.wanted for name, fit in fits.items()},
     )
     targets: dict[str, list[torch.Tensor]] = {name: [] for name in fits}
@@ -186,10 +187,10 @@ def refit(
         return look
 
     visits = {originals[name]: collect(name) for name in fits}
-    for _ in tqdm(observe(dense, images, run_detector, visits), "dense model", len(images)):
+    for _ in tqdm(observe(dense, task.batches, task.forward, visits), "dense model"):
         pass
     for name, fit in tqdm(fits.items(), "fitting", unit="layer"):
-        for _ in observe(model, images, run_detector, {layers[name]: add(name)}):
+        for _ in observe(model, task.batches, task.forward, {layers[name]: add(name)}):
             pass
         fit.solve()
 
@@ -204,7 +205,7 @@ def _patches(
 def pruned_config(cfg: CfgNode, model: nn.Module, folder: str) -> CfgNode:
     """The config of the pruned model, whose weights are ``folder/model.pth``."""
     # The schedule of a compressed model, without a plan to compress anything.
-    pruned = dense_config(compressed_config(cfg, {}, folder))
+    pruned = dense_config(compact_config(cfg, {}, folder))
     pruned.MODEL.VGG.CHANNELS = [conv.out_channels for conv in model.backbone.children()]
     pruned.MODEL.ROI_BOX_HEAD.FC_DIM = model.roi_heads.box_head.fc7.out_features
     return pruned
@@ -219,14 +220,14 @@ def prune_into(folder: str, args: argparse.Namespace) -> None:
     model = load_model(cfg)
     if compact_layers(model):
         raise InputError(f"{args.config_file}: the model is compressed already: prune a dense one")
-    images = load_images(cfg, args.images, args.num_images)
+    task = DetectionTask.from_images(cfg, args.images, args.num_images, progress=True)
     layers = layers_to_prune(model)
-    survey = Survey(model, layers, images, run_detector)
+    survey = Survey(model, layers, task.batches, task.forward)
     dense = copy.deepcopy(model)
     before = survey.multiply_adds, count_parameters(model)
     rest = survey.multiply_adds - multiply_adds(model, survey.outputs)
     kept = prune_channels(model, survey.outputs, args.target_flops, rest)
-    refit(model, dense, kept, survey.outputs, images)
+    refit(model, dense, kept, survey.outputs, task)
     with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
         file.write(pruned_config(cfg, model, args.output).dump())
     SparseDetCheckpointer(model, folder).save("model")

@@ -1,10 +1,9 @@
-"""The images on which a detector is calibrated, and how it runs on them."""
+"""The images on which a detector is calibrated, as detectron2 takes them."""
 
 from __future__ import annotations
 
 import logging
 import random
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -13,8 +12,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from torch import nn
-from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from ..errors import InputError
@@ -23,25 +20,20 @@ from ..images import find_images, read_image
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class CalibrationImage:
-    """A detectron2 input of one image, and what :func:`run_detector` has recorded of it."""
-
-    inputs: list[dict[str, Any]]
-    outputs: dict[int, Any] = field(default_factory=dict)
-
-
 def load_images(
-    cfg: CfgNode, folder: str | None, count: int, seed: int = 0
-) -> list[CalibrationImage]:
-    """``count`` random images, resized as the config tests them.
+    cfg: CfgNode, folder: str | None, count: int, seed: int = 0, progress: bool = False
+) -> list[list[dict[str, Any]]]:
+    """``count`` random images, each a batch of its own, resized as the config tests them.
 
     Args:
         folder: where they are, or a pattern of files; None for the config's DATASETS.TRAIN.
+        progress: show a bar.
 
     Raises:
         InputError: no image there, or more than half of those that were drawn cannot be read.
     """
+    if count < 1:
+        raise InputError(f"calibration: {count} images; it needs 1 at least")
     if folder is None:
         records = chain.from_iterable(map(DatasetCatalog.get, cfg.DATASETS.TRAIN))
         try:
@@ -59,7 +51,7 @@ def load_images(
         [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
     )
     images, problems = [], []
-    for file in tqdm(files, desc="reading images", unit="image"):
+    for file in tqdm(files, desc="reading images", unit="image", disable=not progress):
         try:
             images.append(_prepare(read_image(file), cfg.INPUT.FORMAT, resize))
         except InputError as error:
@@ -72,38 +64,11 @@ def load_images(
     return images
 
 
-def _prepare(image: np.ndarray, channels: str, resize: T.Augmentation) -> CalibrationImage:
+def _prepare(image: np.ndarray, channels: str, resize: T.Augmentation) -> list[dict[str, Any]]:
     """As detectron2's predictor prepares (H, W, 3) BGR; bytes, for all images are held at once."""
     height, width = image.shape[:2]
     if channels == "RGB":
         image = image[:, :, ::-1]
     image = resize.get_transform(image).apply_image(image)
     pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
-    return CalibrationImage([{"image": pixels, "height": height, "width": width}])
-
-
-def run_detector(model: nn.Module, image: CalibrationImage) -> None:
-    """Run a detectron2 model so that its heads see the same boxes every time.
-
-    All boxes follow from the proposals and from what the box predictors, several in a cascade, make
-    of them. The first run of an image, which must be of the dense model, records both; later ones
-    go on with them instead of their own. A model without proposals (RetinaNet) just runs.
-    """
-    predictors = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
-    cascade = predictors if isinstance(predictors, nn.ModuleList) else [predictors]
-    steps = [getattr(model, "proposal_generator", None), *cascade]
-
-    def fix(module, args, output):
-        # Detached: what is recorded must not hold a graph of gradients.
-        return image.outputs.setdefault(steps.index(module), _detached(output))
-
-    handles = [step.register_forward_hook(fix) for step in steps if step is not None]
-    try:
-        model(image.inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _detached(output: Any) -> Any:
-    return tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, output)
+    return [{"image": pixels, "height": height, "width": width}]

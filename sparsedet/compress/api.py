@@ -1,0 +1,77 @@
+"""The whole of a compression, on one screen."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+
+from torch import nn
+
+from ..timing import compare_latency
+from .calibrate import calibrate_, project_
+from .entries import plan_to_entries, read_plan, resolve_plan
+from .layer_times import time_layers
+from .planning import make_plan, missed
+from .request import Request
+from .result import Result
+from .sensitivity import Sensitivity
+from .surgery import replace_modules
+from .task import Task
+
+TIMED = 2  # batches on which the whole model is timed, before and after
+
+
+def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool = False) -> Result:
+    """Replace layers of a trained model, in place, by compact ones that put out nearly the same.
+
+    Nothing is trained. The same inputs give the same plan, unless it counts time.
+
+    Args:
+        model: the dense one; it runs in eval mode, and keeps the modes that it had.
+        task: what to calibrate on.
+        request: what each layer is to become, or what the whole model is to cost.
+        progress: show bars.
+
+    Raises:
+        InputError: a target out of reach; a plan that does not fit; activations that are not
+            finite. The model is then as it was, and also after an interruption.
+    """
+    task.start(model)
+    sensitivities: dict[str, Sensitivity] = {}
+    if request.calibrate or request.plan is None:
+        sensitivities = task.sensitivities(model, progress)
+    notes: list[str] = []
+    if request.plan is None:
+        plan, notes = make_plan(model, task, request, sensitivities, progress)
+    elif isinstance(request.plan, Mapping):
+        plan = resolve_plan(model, request.plan)
+    else:
+        plan = resolve_plan(model, read_plan(os.fspath(request.plan)))
+    entries = plan_to_entries(plan, model)
+    times = time_layers(model, plan, task.batches, task.forward, progress)
+
+    compact = copy.deepcopy(model)  # the model itself changes last, all at once
+    if request.calibrate:
+        result = calibrate_(compact, plan, task, sensitivities, progress)
+    else:
+        result = project_(compact, plan, task)
+    latency = compare_latency(
+        {
+            "dense": lambda batch: task.forward(model, batch),
+            "compact": lambda batch: task.forward(compact, batch),
+        },
+        task.batches[:TIMED],
+        rounds=5,
+        warmup=1,
+    )
+    for name in times:
+        result.layers[name].milliseconds = times[name]
+    result.milliseconds = latency["dense"].median, latency["compact"].median
+    changed = {*plan, *task.answers(model)}
+    replace_modules(
+        model, {model.get_submodule(name): compact.get_submodule(name) for name in changed}
+    )
+    result.model, result.plan = model, entries
+    result.notes = notes + missed(request.targets, result)
+    return result

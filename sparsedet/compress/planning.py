@@ -1,0 +1,84 @@
+"""From targets to a plan, and what became of the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from ..errors import InputError
+from .layer_times import measure_latency
+from .plan import Plan
+from .profile import Profile, profile_layers
+from .request import Request
+from .result import Result
+from .sensitivity import Sensitivity
+from .targets import Cost, plan_for_targets
+from .task import Task
+
+PROFILED = 3
+"""Planning looks at every third batch: to compare options takes fewer than to fit one."""
+
+MISSED = 0.98
+"""A target counts as missed below this share: batches of planning and of the result differ."""
+
+
+def make_plan(
+    model: nn.Module,
+    task: Task,
+    request: Request,
+    sensitivities: Mapping[str, Sensitivity],
+    progress: bool = False,
+) -> tuple[Plan, list[str]]:
+    """What each layer is to become so that the whole model meets the targets; and notes.
+
+    Time is measured only for a target of it, or for ``no_slower``. Where that rule cannot be kept,
+    it is dropped, and a note says so.
+
+    Raises:
+        InputError: a target out of reach, or a name that matches no layer.
+    """
+    some = task.every(PROFILED)
+    exclude = [*request.exclude, *task.answers(model)]
+    profile = profile_layers(
+        model, some, request.include, exclude, request.patterns, sensitivities, progress
+    )
+    targets = request.targets
+    if "latency" not in targets and not request.no_slower:
+        return plan_for_targets(profile, targets), []
+    latency = measure_latency(model, profile, some.batches, some.forward, progress=progress)
+    costs = {"latency": latency}
+    try:
+        return plan_for_targets(_without_slower(profile, latency), targets, costs), []
+    except InputError:
+        plan = plan_for_targets(profile, targets, costs)
+    slower = [name for name in plan if latency.layer(name, plan[name]) > latency.layer(name, None)]
+    return plan, [
+        "the targets cannot be met while no layer is slower than dense, so that rule was dropped: "
+        f"{len(slower)} layers are slower{', the first ' + slower[0] if slower else ''}"
+    ]
+
+
+def _without_slower(profile: Profile, latency: Cost) -> Profile:
+    """The profile without the options that take longer than the dense layer."""
+    layers = {}
+    for name, layer in profile.layers.items():
+        dense = latency.layer(name, None)
+        options = [o for o in layer.options if latency.layer(name, o.plan) <= dense]
+        layers[name] = replace(layer, options=options)
+    return replace(profile, layers=layers)
+
+
+def missed(targets: Mapping[str, float], result: Result) -> list[str]:
+    """A line for each target that the whole model, counted after all was done, does not meet.
+
+    Time is left out: layers are timed one by one, and a model is more than their sum.
+    """
+    counts = {"params": result.parameters, "flops": result.multiply_adds}
+    lines = []
+    for unit in targets.keys() & counts.keys():
+        before, after = counts[unit]
+        if before < MISSED * targets[unit] * after:
+            lines.append(f"{unit}: {targets[unit]:g}x was asked, {before / after:.2f}x was reached")
+    return lines

@@ -1,0 +1,119 @@
+"""What a compression did, to the whole model and to each of its layers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..files import new_folder
+from .entries import write_plan
+from .plan import LayerPlan
+
+if TYPE_CHECKING:
+    from .task import Task
+
+WORST = 5  # layers that a printed result names
+
+
+@dataclass
+class LayerResult:
+    """One layer.
+
+    Attributes:
+        weights: (before, after); these are also its multiply-adds at one output position.
+        outputs: output positions in one batch of calibration, the mean of a few.
+        error: mean square error of the layer's output, before norm and activation, on the
+            calibration data, as a share of the output's variance, in the layer's
+            :class:`Sensitivity`. Its input comes from the compressed layers below, so their errors
+            are in it. None: not measured.
+        error_alone: the same for the projection of the weights alone, on the same input.
+        samples: number of output positions that were looked at.
+        note: what the reader should know; mostly empty.
+        milliseconds: (before, after) in one batch, on this machine; None: not measured.
+    """
+
+    plan: LayerPlan
+    weights: tuple[int, int]
+    outputs: float = 0.0
+    error: float | None = None
+    error_alone: float | None = None
+    samples: int = 0
+    note: str = ""
+    milliseconds: tuple[float, float] | None = None
+
+    @property
+    def multiply_adds(self) -> tuple[float, float]:
+        """(before, after), for one batch of calibration."""
+        before, after = self.weights
+        return self.outputs * before, self.outputs * after
+
+
+@dataclass
+class Result:
+    """What :func:`compress_` did.
+
+    Attributes:
+        layers: by name, in the order in which they run.
+        parameters: (before, after), of the whole model.
+        multiply_adds: (before, after), of convolutions and fully connected layers in one batch of
+            calibration.
+        milliseconds: (before, after) for one batch, on this machine; None: not measured.
+        plan: what each layer became, as ``plan.yaml`` has it.
+        notes: what the reader should know, in lines.
+        model: the compact model.
+        task: what it was calibrated on.
+    """
+
+    layers: dict[str, LayerResult]
+    parameters: tuple[int, int]
+    multiply_adds: tuple[float, float]
+    milliseconds: tuple[float, float] | None = None
+    plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
+    task: Task | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        """Before and after: size, arithmetic and time; and the layers of the largest errors."""
+        totals = {
+            "parameters (millions)": [count / 1e6 for count in self.parameters],
+            "multiply-adds (billions)": [count / 1e9 for count in self.multiply_adds],
+        }
+        if self.milliseconds is not None:
+            totals["ms per batch"] = list(self.milliseconds)
+        lines = [
+            f"{what}: {before:.4g} -> {after:.4g} ({before / max(after, 1e-12):.2f}x)"
+            for what, (before, after) in totals.items()
+        ]
+        known = {name: layer for name, layer in self.layers.items() if layer.error is not None}
+        worst = sorted(known, key=lambda name: known[name].error, reverse=True)[:WORST]
+        if worst:
+            lines.append(f"largest errors of {len(self.layers)} layers:")
+            width = max(map(len, worst))
+            lines += [
+                f"  {name:{width}}  {known[name].error:.4f}  {known[name].plan}" for name in worst
+            ]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write model.pth, plan.yaml, report.md and layers.png to a new folder, whole or not at
+        all; of a detectron2 model also the config.yaml that loads it.
+
+        Raises:
+            InputError: the folder exists already, or cannot be written.
+        """
+        output = os.fspath(folder)
+        with new_folder(output) as temporary:
+            self.write(temporary, output)
+
+    def write(self, folder: str, output: str) -> None:
+        """The files of :meth:`save`, to a folder which is at ``output`` when all is written."""
+        from ..reports.compression import write_report  # draws with matplotlib
+
+        self.task.save(self, folder, output)
+        write_plan(self.plan, os.path.join(folder, "plan.yaml"))
+        write_report(self, folder)

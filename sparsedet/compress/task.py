@@ -1,0 +1,95 @@
+"""What compression has to know of a model, beside its layers."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..files import replacing
+from .observe import Forward, call_model
+from .plan import dense_layers
+from .sensitivity import Sensitivity, output_sensitivities
+
+if TYPE_CHECKING:
+    from .result import Result
+
+DIFFERENTIATED = 6
+"""Sensitivities come from every sixth batch: there are hundreds of positions in each."""
+
+
+class Task:
+    """Inputs to calibrate on, how the model runs on them, and which layers give its answers.
+
+    This one serves any model whose calls depend on the sizes of its inputs alone. A subclass serves
+    a kind of models with more to know; :class:`sparsedet.DetectionTask` is one.
+
+    Args:
+        batches: what ``forward`` takes; all are held in memory.
+        forward: runs the model on one batch; by default the batch is its one argument.
+        answers: names of the layers whose outputs the model is for. They stay dense, for every
+            error in them counts in full, and errors elsewhere count by what they do to them. With
+            none, all outputs of all layers count alike.
+
+    Raises:
+        InputError: there are no batches.
+    """
+
+    def __init__(
+        self, batches: Iterable[Any], forward: Forward = call_model, answers: Sequence[str] = ()
+    ):
+        self.batches = list(batches)
+        if not self.batches:
+            raise InputError("compression needs inputs to calibrate on, and there are none")
+        self._forward, self._answers = forward, list(answers)
+
+    def start(self, model: nn.Module) -> None:
+        """Called once with each dense model, before anything else."""
+
+    def forward(self, model: nn.Module, batch: Any) -> Any:
+        """Run the model on one batch.
+
+        It must make the same calls each time, whatever its layers have become: a detector's box
+        head, for instance, must see the same proposals.
+        """
+        return self._forward(model, batch)
+
+    def answers(self, model: nn.Module) -> list[str]:
+        """Names of the dense layers that give the answers.
+
+        Raises:
+            InputError: a name is not that of a dense layer.
+        """
+        layers = dense_layers(model)
+        for name in self._answers:
+            if name not in layers:
+                raise InputError(f"answers: {name!r} is not a dense layer of the model")
+        return self._answers
+
+    def sensitivities(self, model: nn.Module, progress: bool = False) -> dict[str, Sensitivity]:
+        """For each layer of the dense model, what its errors do to the answers."""
+        layers = dense_layers(model)
+        answers = {name: layers[name] for name in self.answers(model)}
+        if not answers:
+            return {}
+        inner = {name: layer for name, layer in layers.items() if name not in answers}
+        some = self.batches[::DIFFERENTIATED]
+        return output_sensitivities(
+            model, inner, answers.values(), some, self.forward, progress=progress
+        )
+
+    def every(self, step: int) -> Task:
+        """The same with each ``step``-th batch."""
+        some = copy.copy(self)
+        some.batches = self.batches[::step]
+        return some
+
+    def save(self, result: Result, folder: str, output: str) -> None:
+        """Write the compact model to ``folder``, which is at ``output`` when all is written."""
+        with replacing(os.path.join(folder, "model.pth")) as temporary:
+            torch.save({"model": result.model.state_dict()}, temporary)

@@ -1,0 +1,40 @@
+"""A trained detector in memory."""
+
+from __future__ import annotations
+
+import os
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from ..checkpoint import SparseDetCheckpointer
+from ..errors import InputError
+from .config import load_config
+
+
+def load_model(
+    config: str | os.PathLike | CfgNode, weights: str | os.PathLike | None = None
+) -> nn.Module:
+    """The detectron2 model of a config with its weights, in eval mode; ``model.cfg`` is the config.
+
+    Args:
+        config: a yaml file, or what :func:`sparsedet.load_config` gives.
+        weights: a checkpoint; by default MODEL.WEIGHTS of the config.
+
+    Raises:
+        InputError: the config is not one, or the weights are not there or do not fit it.
+    """
+    if isinstance(config, (str, os.PathLike)):
+        cfg = load_config(os.fspath(config))
+    elif isinstance(config, CfgNode):
+        cfg = config.clone()
+    else:
+        raise InputError(f"a config is a yaml file or a CfgNode, not {type(config).__name__}")
+    if weights is not None:
+        cfg.defrost()
+        cfg.MODEL.WEIGHTS = os.fspath(weights)
+    model = build_model(cfg)
+    SparseDetCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
+    model.cfg = cfg
+    return model.eval()

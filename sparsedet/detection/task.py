@@ -1,0 +1,88 @@
+"""What compression has to know of a detectron2 model: which boxes stay fixed, what answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from ..checkpoint import SparseDetCheckpointer
+from ..compress import Result, Task
+from ..compress.plan import dense_layers
+from ..errors import InputError
+from .config import compact_config
+from .images import load_images
+
+ANSWERS = ("cls_score", "bbox_pred", "objectness_logits", "anchor_deltas", "predictor")
+"""Ends of the names of the layers that predict classes and boxes. They are small, and they learn to
+read what the compact layers give them."""
+
+
+class DetectionTask(Task):
+    """A detectron2 model, its heads looking at the same boxes in every run.
+
+    All boxes follow from the proposals and from what the box predictors, several in a cascade, make
+    of them. The first run on an image after :meth:`start` records both; later ones, of whatever the
+    model has become or of a copy, go on with them instead of their own. A model without proposals
+    (RetinaNet) just runs.
+
+    Args:
+        batches: lists of detectron2 inputs, ``[{"image": (3, H, W), "height": .., "width": ..}]``.
+        cfg: of the dense model; needed to save what becomes of it.
+    """
+
+    def __init__(self, batches: Iterable[list[dict[str, Any]]], cfg: CfgNode | None = None):
+        super().__init__(batches)
+        self.cfg = cfg
+        self._recorded: dict[int, dict[int, Any]] = {}  # of a batch, by step
+
+    @classmethod
+    def from_images(
+        cls, cfg: CfgNode, folder: str | None = None, count: int = 100, progress: bool = False
+    ) -> DetectionTask:
+        """On ``count`` random images of a folder, or of DATASETS.TRAIN: see :func:`load_images`."""
+        return cls(load_images(cfg, folder, count, progress=progress), cfg)
+
+    def start(self, model: nn.Module) -> None:
+        """Forget what other models proposed."""
+        self._recorded.clear()
+
+    def forward(self, model: nn.Module, batch: list[dict[str, Any]]) -> None:
+        """Run the model on one of ``batches``, with the boxes that are recorded for it."""
+        recorded = self._recorded.setdefault(id(batch), {})
+        predictors = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
+        cascade = predictors if isinstance(predictors, nn.ModuleList) else [predictors]
+        steps = [getattr(model, "proposal_generator", None), *cascade]
+
+        def fix(module, args, output):
+            # Detached: what is recorded must not hold a graph of gradients.
+            return recorded.setdefault(steps.index(module), _detached(output))
+
+        handles = [step.register_forward_hook(fix) for step in steps if step is not None]
+        try:
+            model(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def answers(self, model: nn.Module) -> list[str]:
+        """Names of the dense layers that predict classes and boxes."""
+        return [name for name in dense_layers(model) if name.endswith(ANSWERS)]
+
+    def save(self, result: Result, folder: str, output: str) -> None:
+        """Write config.yaml and model.pth to ``folder``, which is at ``output`` in the end."""
+        if self.cfg is None:
+            raise InputError("the model has no config to save: give DetectionTask its cfg")
+        compact = compact_config(self.cfg, result.plan, output)
+        with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
+            file.write(compact.dump())
+        SparseDetCheckpointer(result.model, folder).save("model")
+
+
+def _detached(output: Any) -> Any:
+    return tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, output)
