@@ -1,10 +1,13 @@
 """From a dense network to a compact one: plans, projection, calibration, surgery. torch only."""
 
+import importlib
+from typing import Any
+
 from .api import compress_
 from .curves import Option
 from .entries import plan_to_entries, read_plan, resolve_plan, write_plan
 from .plan import LayerPlan, Plan, uniform_plan
-from .profile import LayerProfile, Profile, profile_layers
+from .profile import LayerProfile, Profile
 from .projection import project_convolution, project_linear
 from .request import Request
 from .result import LayerResult, Result
@@ -31,7 +34,6 @@ __all__ = [
     "output_sensitivities",
     "plan_for_targets",
     "plan_to_entries",
-    "profile_layers",
     "project_convolution",
     "project_linear",
     "read_plan",
@@ -40,3 +42,11 @@ __all__ = [
     "uniform_plan",
     "write_plan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("profile_layers", "sparsify_calibrated_"):  # of 0.1.0, for one release
+        moved = importlib.import_module("sparsedet.moved")
+        place = f"sparsedet.moved:{name}"
+        return moved.finder(__name__, {name: (place, "sparsedet.compress_")})(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,10 +15,10 @@ from sparsedet.compress import (
     Task,
     layer_times,
     plan_for_targets,
-    profile_layers,
     sparsify_,
 )
 from sparsedet.compress.layer_times import measure_latency, time_layers
+from sparsedet.compress.profile import profile_layers
 from sparsedet.errors import InputError
 
 

@@ -19,11 +19,11 @@ from sparsedet.compress import (
     Task,
     plan_for_targets,
     plan_to_entries,
-    profile_layers,
     resolve_plan,
     sparsify_,
 )
 from sparsedet.compress.calibrate import calibrate_
+from sparsedet.compress.profile import profile_layers
 from sparsedet.errors import InputError
 
 

@@ -20,10 +20,10 @@ from sparsedet.compress import (
     LayerPlan,
     Task,
     plan_for_targets,
-    profile_layers,
     sparsify_,
 )
 from sparsedet.compress.calibrate import calibrate_
+from sparsedet.compress.profile import profile_layers
 from sparsedet.data import generate_shapes
 from sparsedet.detection.config import load_config
 from sparsedet.detection.images import load_images

@@ -17,8 +17,9 @@ from detectron2.modeling import build_model
 
 from sparsedet.benchmark.counting import count_flops
 from sparsedet.checkpoint import SparseDetCheckpointer
-from sparsedet.compress import plan_for_targets, plan_to_entries, profile_layers, write_plan
+from sparsedet.compress import plan_for_targets, plan_to_entries, write_plan
 from sparsedet.compress.calibrate import calibrate_
+from sparsedet.compress.profile import profile_layers
 from sparsedet.compress.survey import count_parameters
 from sparsedet.detection.config import compact_config, load_config
 from sparsedet.detection.task import DetectionTask
