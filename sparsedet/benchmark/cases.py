@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from ..compress.survey import count_parameters
-from ..export.optimize import optimize_for_inference
+from ..exporting.optimize import optimize_for_inference
 from ..timing import now
 from .machine import Machine, measure_machine
 from .memory import peak_rss_mb
@@ -163,7 +163,7 @@ def _exported(model: nn.Module, name: str, precision: str, setting: Setting, fol
 
 
 def _export(model: nn.Module, path: str, precision: str, setting: Setting) -> None:
-    from ..export.exporter import export
+    from ..exporting.exporter import export
 
     picture = f"{path}.png"  # int8 needs some image; here any will do
     Image.fromarray(setting.images()[0]).save(picture)

@@ -13,7 +13,7 @@ import argparse
 
 from ..detection.predictor import Predictor
 from ..errors import InputError
-from ..export.evaluate import LEAST_SCORE, describe, evaluate_export
+from ..exporting.evaluate import LEAST_SCORE, describe, evaluate_export
 from ..reports.tables import pipe_table
 from ..runtime.detector import Detector
 from .arguments import add_engine_arguments

@@ -22,8 +22,8 @@ from PIL import Image
 from ..detection.classes import test_class_names
 from ..detection.predictor import Predictor
 from ..errors import InputError
-from ..export.evaluate import PIXELS, SCORE, compare_with_pytorch, describe
-from ..export.exporter import PRECISIONS, export, replacing_files
+from ..exporting.evaluate import PIXELS, SCORE, compare_with_pytorch, describe
+from ..exporting.exporter import PRECISIONS, export, replacing_files
 from ..images import find_images, read_image
 from ..runtime.detector import Detector
 from .model_arguments import model_config, model_parser

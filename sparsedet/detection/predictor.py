@@ -10,7 +10,7 @@ from detectron2.engine import DefaultPredictor
 
 from ..checkpoint import SparseDetCheckpointer
 from ..errors import InputError
-from ..export.graph import smallest_side
+from ..exporting.graph import smallest_side
 from ..runtime.detector import Detections
 
 

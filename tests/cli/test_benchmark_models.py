@@ -10,7 +10,7 @@ from sparsedet.benchmark.models import Setting, build_detector, multiply_adds
 from sparsedet.benchmark.stages import STAGES, time_stages
 from sparsedet.benchmark.torchvision_models import NAMES
 from sparsedet.errors import InputError
-from sparsedet.export.optimize import optimize_for_inference
+from sparsedet.exporting.optimize import optimize_for_inference
 
 SETTING = Setting(height=64, width=96, proposals=6, batch=2, threads=1)
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from sparsedet.detection.config import load_config
 from sparsedet.detection.predictor import Predictor
-from sparsedet.export.compare import Difference
-from sparsedet.export.evaluate import compare_with_pytorch, describe, largest
-from sparsedet.export.exporter import export
+from sparsedet.exporting.compare import Difference
+from sparsedet.exporting.evaluate import compare_with_pytorch, describe, largest
+from sparsedet.exporting.exporter import export
 from sparsedet.runtime.detector import Detections
 from sparsedet.training.trainer import Trainer
 

@@ -23,7 +23,7 @@ from sparsedet.compress.profile import profile_layers
 from sparsedet.compress.survey import count_parameters
 from sparsedet.detection.config import compact_config, load_config
 from sparsedet.detection.task import DetectionTask
-from sparsedet.export.exporter import export
+from sparsedet.exporting.exporter import export
 from sparsedet.runtime.detector import Detector
 
 FOLDER = Path(__file__).parent

@@ -14,8 +14,8 @@ from PIL import Image
 from sparsedet import __version__, add_sparsedet_config
 from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
-from sparsedet.export.compare import Difference, compare
-from sparsedet.export.exporter import export, replacing_files
+from sparsedet.exporting.compare import Difference, compare
+from sparsedet.exporting.exporter import export, replacing_files
 from sparsedet.runtime.detector import Detections, Detector
 
 SHAPES = Path(__file__).parents[2] / "configs" / "Shapes-Detection"

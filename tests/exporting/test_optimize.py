@@ -10,11 +10,15 @@ import torch.nn.functional as F
 from detectron2.config import get_cfg
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import build_backbone, build_model
+from sparsedet.exporting import optimize
 from torch import nn
 
 from sparsedet import add_sparsedet_config
-from sparsedet.export import optimize
-from sparsedet.export.optimize import fold_batch_norms_, fuse_convolutions_, optimize_for_inference
+from sparsedet.exporting.optimize import (
+    fold_batch_norms_,
+    fuse_convolutions_,
+    optimize_for_inference,
+)
 from sparsedet.kernels import PATTERNS, sparse_kernels
 from sparsedet.layers import SparseFusionConv2d
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sparsedet.export.equalize import BALANCE, equalize_
+from sparsedet.exporting.equalize import BALANCE, equalize_
 from sparsedet.layers import LowRankLinear, SparseFusionConv2d
 
 
