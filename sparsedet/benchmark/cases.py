@@ -163,12 +163,12 @@ def _exported(model: nn.Module, name: str, precision: str, setting: Setting, fol
 
 
 def _export(model: nn.Module, path: str, precision: str, setting: Setting) -> None:
-    from ..exporting.exporter import export
+    from ..exporting.exporter import export_graph
 
     picture = f"{path}.png"  # int8 needs some image; here any will do
     Image.fromarray(setting.images()[0]).save(picture)
     with _all_proposals_kept(model.proposal_generator):
-        export(
+        export_graph(
             model,
             path,
             class_names=[str(i) for i in range(model.roi_heads.num_classes)],

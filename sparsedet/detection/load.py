@@ -38,3 +38,18 @@ def load_model(
     SparseDetCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
     model.cfg = cfg
     return model.eval()
+
+
+def model_config(model: nn.Module) -> CfgNode:
+    """The config that a model of :func:`load_model` carries.
+
+    Raises:
+        InputError: it carries none, or is no model.
+    """
+    cfg = getattr(model, "cfg", None)
+    if not isinstance(model, nn.Module) or not isinstance(cfg, CfgNode):
+        raise InputError(
+            f"{type(model).__name__}: not a model that carries its config; "
+            "sparsedet.load_model(config, weights) gives one"
+        )
+    return cfg

@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from .. import __version__
+from ..detection.predictor import smallest_side
 from ..errors import InputError
 from ..runtime.model_info import KEY, ModelInfo
 from .equalize import equalize_
-from .graph import DetectionGraph, smallest_side
+from .graph import DetectionGraph
 
 PRECISIONS = ("f32", "f16", "int8")
 OPSET = 17  # RoiAlign is right from 16 on
@@ -26,7 +27,7 @@ EQUALIZED = 16  # images on which the ranges inside compact layers are made alik
 HALF_SIZE = 1024  # elements of the smallest weight that f16 stores in half precision
 
 
-def export(
+def export_graph(
     model: nn.Module,
     path: str,
     *,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ROIAlign
-from detectron2.modeling import Backbone, GeneralizedRCNN, StandardROIHeads
+from detectron2.modeling import GeneralizedRCNN, StandardROIHeads
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.poolers import assign_boxes_to_levels
 from detectron2.modeling.proposal_generator import RPN
@@ -143,13 +143,6 @@ def check_exportable(model: nn.Module) -> None:
         )
     if heads.box_predictor.test_topk_per_image < 1:
         raise InputError("TEST.DETECTIONS_PER_IMAGE must be at least 1 to export")
-
-
-def smallest_side(backbone: Backbone) -> int:
-    """The least pixels that each side of an image must have."""
-    if backbone.size_divisibility:
-        return 1  # it is padded
-    return max(feature.stride for feature in backbone.output_shape().values())
 
 
 def _anchors(

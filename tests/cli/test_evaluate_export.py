@@ -15,7 +15,7 @@ from sparsedet.detection.config import load_config
 from sparsedet.detection.predictor import Predictor
 from sparsedet.exporting.compare import Difference
 from sparsedet.exporting.evaluate import compare_with_pytorch, describe, largest
-from sparsedet.exporting.exporter import export
+from sparsedet.exporting.exporter import export_graph
 from sparsedet.runtime.detector import Detections
 from sparsedet.training.trainer import Trainer
 
@@ -53,9 +53,9 @@ def folder(kitchen, picture, tmp_path_factory):
     (folder / "truth.json").write_text(json.dumps(truth))
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     sizes = {"min_size": 64, "max_size": 128}
-    export(predictor.model, str(folder / "model.onnx"), class_names=CLASSES, **sizes)
+    export_graph(predictor.model, str(folder / "model.onnx"), class_names=CLASSES, **sizes)
     others = ["cup", "plate", "fork"]
-    export(predictor.model, str(folder / "fork.onnx"), class_names=others, **sizes)
+    export_graph(predictor.model, str(folder / "fork.onnx"), class_names=others, **sizes)
     return folder
 
 

@@ -15,7 +15,7 @@ from sparsedet import __version__, add_sparsedet_config
 from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.exporting.compare import Difference, compare
-from sparsedet.exporting.exporter import export, replacing_files
+from sparsedet.exporting.exporter import export_graph, replacing_files
 from sparsedet.runtime.detector import Detections, Detector
 
 SHAPES = Path(__file__).parents[2] / "configs" / "Shapes-Detection"
@@ -61,7 +61,7 @@ class Reference(DefaultPredictor):
 
     def export(self, path, **kwargs):
         sizes = {"min_size": self.cfg.INPUT.MIN_SIZE_TEST, "max_size": self.cfg.INPUT.MAX_SIZE_TEST}
-        export(self.model, str(path), class_names=NAMES, **sizes, **kwargs)
+        export_graph(self.model, str(path), class_names=NAMES, **sizes, **kwargs)
         return path
 
 
@@ -210,7 +210,9 @@ def test_what_cannot_be_exported_is_named(opts, message, tmp_path):
         cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
         cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC = "FastRCNNConvFCHead", 1
     with pytest.raises(InputError, match=message) as caught:
-        export(build_model(cfg), str(tmp_path / "m.onnx"), class_names=[], min_size=0, max_size=0)
+        export_graph(
+            build_model(cfg), str(tmp_path / "m.onnx"), class_names=[], min_size=0, max_size=0
+        )
     assert "\n" not in str(caught.value)
 
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from detectron2.config import get_cfg
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import build_backbone, build_model
-from sparsedet.exporting import optimize
 from torch import nn
 
 from sparsedet import add_sparsedet_config
+from sparsedet.exporting import optimize
 from sparsedet.exporting.optimize import (
     fold_batch_norms_,
     fuse_convolutions_,

@@ -23,7 +23,7 @@ from sparsedet.compress.profile import profile_layers
 from sparsedet.compress.survey import count_parameters
 from sparsedet.detection.config import compact_config, load_config
 from sparsedet.detection.task import DetectionTask
-from sparsedet.exporting.exporter import export
+from sparsedet.exporting.exporter import export_graph
 from sparsedet.runtime.detector import Detector
 
 FOLDER = Path(__file__).parent
@@ -131,7 +131,7 @@ def compression_values(folder: Path) -> dict:
     (folder / "config.yaml").write_text(compact_config(cfg, entries, str(folder)).dump())
     write_plan(entries, folder / "plan.yaml")
     onnx = str(folder / "model.onnx")
-    export(model, onnx, class_names=CLASSES, min_size=96, max_size=160)
+    export_graph(model, onnx, class_names=CLASSES, min_size=96, max_size=160)
     return {
         "plan": entries,
         "weights": sums(state),

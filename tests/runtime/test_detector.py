@@ -158,7 +158,7 @@ def test_export_refuses_and_leaves_the_old_file(kitchen, tmp_path, run_tool):
     empty = tmp_path / "empty"
     empty.mkdir()
     for more, message in (
-        (["--precision", "int8"], "int8 needs --images"),
+        (["--precision", "int8"], "int8 needs images"),
         (["--precision", "int8", "--images", empty], "no image in this folder"),
         (["--weights", "no.pth"], "no.pth: no such checkpoint"),
         (["MODEL.ROI_HEADS.NUM_CLASSES", 4], "NUM_CLASSES is 4"),
