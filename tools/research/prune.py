@@ -42,6 +42,7 @@ from sparsedet.compress.survey import Sample, Survey, count_parameters
 from sparsedet.detection.calibration import CalibrationImage, load_images, run_detector
 from sparsedet.detection.compression import compressed_config, load_model
 from sparsedet.errors import InputError
+from sparsedet.extras import require
 from sparsedet.files import new_folder
 from sparsedet.modeling import dense_config
 
@@ -102,10 +103,7 @@ def prune_channels(
     Raises:
         InputError: torch-pruning is not installed, or the factor is out of reach.
     """
-    try:
-        import torch_pruning
-    except ImportError:
-        raise InputError("torch-pruning is not installed: pip install torch-pruning") from None
+    torch_pruning = require("torch_pruning", "pruning")
     vgg, heads = model.backbone, model.roi_heads
     names = {layer: name for name, layer in layers_to_prune(model).items()}
     features = {vgg.stages[int(name[-1]) - 1][-1] for name in vgg.output_shape()}
