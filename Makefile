@@ -1,5 +1,5 @@
 # make demo    train, evaluate and draw a dense and a sparse detector under output/demo
-# make test    lint and tests
+# make test    lint, formatting and tests
 # make setup   what both need: .venv with the pinned versions of constraints.txt
 #
 # The first run of any of them installs; PYTHON=... chooses the interpreter for it.
@@ -15,11 +15,14 @@ export PIP_NO_INPUT := 1
 
 setup: .venv/.installed
 
-.venv/.installed: setup.py constraints.txt tools/install/install_detectron2.py tools/install/detectron2_mends.py
+.venv/.installed: setup.py pyproject.toml constraints.txt tools/install/install_detectron2.py tools/install/detectron2_mends.py
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or \
+	sys.exit(f"setup: {sys.executable} is Python {sys.version.split()[0]}, and constraints.txt is for \
+	3.10 to 3.13: install one of them, such as 3.11, and name it by PYTHON=python3.11")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install torch torchvision
 	$(BIN)/python tools/install/install_detectron2.py
-	$(BIN)/python -m pip install --use-pep517 --editable ".[test,convert]"
+	$(BIN)/python -m pip install --editable ".[dev]"
 	@touch $@
 	@echo "setup: done, everything is in .venv"
 
@@ -28,4 +31,5 @@ demo: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q --durations=10 tests
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q -rs --durations=10 tests

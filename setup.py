@@ -1,33 +1,65 @@
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+PACKAGE = (HERE / "sparsedet" / "__init__.py").read_text(encoding="utf-8")
+
+# What runs an exported file. OpenCV is on the package index under four names, which must not be
+# installed beside each other, and no requirement can say "one of them": where another one is
+# there, install sparsedet without this extra and the rest of its list by hand.
+DEPLOY = ["Pillow>=10.1", "numpy>=1.24", "opencv-python-headless>=4.6", "tqdm>=4.60"]
+ONNXRUNTIME = ["onnxruntime>=1.17"]
+
+EXTRAS = {
+    # What training, compressing, exporting and converting take beyond PyTorch and detectron2.
+    "train": ["h5py>=3.7", "onnx>=1.14", *ONNXRUNTIME],
+    "deploy": [*DEPLOY, *ONNXRUNTIME],
+    "openvino": [*DEPLOY, "openvino>=2024.0"],  # to write .xml files, together with train
+    "web": [*DEPLOY, *ONNXRUNTIME, "flask>=3.0"],
+    "prune": ["torch-pruning>=1.6,<2"],  # for tools/research/prune.py alone
+}
+EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+EXTRAS["dev"] = [
+    *EXTRAS["all"],
+    "build>=1.0",
+    "import-linter>=2.0",
+    "mypy>=1.8",
+    "playwright>=1.40",
+    "pytest>=7.3",
+    "ruff>=0.9",
+    "setuptools>=64",  # to build the wheel without downloading it
+]
 
 setup(
     name="sparsedet",
-    version="0.1.0",
+    version=re.search('^__version__ = "(.+)"', PACKAGE, re.MULTILINE)[1],
     description="Compact detectors in detectron2 through complementary sparse convolutions",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.9",
-    packages=find_packages(include=["sparsedet", "sparsedet.*"]),
-    # detectron2 and OpenCV are needed too, but no requirement can name them: detectron2 is not
-    # on the package index under its own name, and OpenCV is there under four. Where they are
-    # missing, tools/install/install_detectron2.py installs both.
-    install_requires=[
-        "torch>=2.1",
-        "torchvision>=0.16",
-        "numpy>=1.24",
-        "Pillow>=9.1",
-        "pycocotools>=2.0.6",
-        "fvcore>=0.1.5,<0.1.6",
-        "matplotlib>=3.5",
-        "pyyaml>=5.1",
-        "tabulate>=0.8",
-        "tqdm>=4.60",
+    project_urls={"Paper": "https://arxiv.org/abs/1808.02167"},
+    keywords=["object detection", "detectron2", "model compression", "sparse convolution", "onnx"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(9, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
-    extras_require={
-        "convert": ["h5py>=3.7", "onnx>=1.14"],
-        "deploy": ["onnx>=1.14", "onnxruntime>=1.17"],
-        "openvino": ["openvino>=2024.0"],
-        "prune": ["torch-pruning>=1.6,<2"],
-        "test": ["flask>=3.0", "onnxruntime>=1.16", "pytest>=7.3", "ruff>=0.9"],
-        "web": ["flask>=3.0"],
-    },
+    python_requires=">=3.9",
+    packages=[*find_packages(include=["sparsedet", "sparsedet.*"]), "sparsedet.configs"],
+    package_dir={"sparsedet.configs": "configs"},
+    package_data={"sparsedet": ["py.typed"], "sparsedet.configs": ["*.yaml", "*/*.yaml"]},
+    # PyTorch and detectron2 are not here, because an exported file runs without them, pip cannot
+    # know which build of PyTorch suits the machine, and detectron2 is not on the package index
+    # under its own name; the two bring all else that the PyTorch side needs.
+    install_requires=[],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["sparsedet = sparsedet.cli.main:main"]},
 )

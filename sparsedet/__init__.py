@@ -1,25 +1,44 @@
 """Smaller, faster detectors on detectron2 by fusing sparse, complementary convolutions.
 
-Importing this package registers its backbones and heads in detectron2.
+A public name is imported when it is first used: what runs exported files needs neither torch nor
+detectron2, and detectron2's registries fill when a name is asked for that needs them.
 """
 
-import importlib.util
-import warnings
+import importlib
 
 __version__ = "0.1.0"
 
-# detectron2 compiles small helpers with it at import; nothing that a user could act on.
-warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+_HOMES = {
+    # what runs exported files
+    "Detections": "runtime.detector",
+    "Detector": "runtime.detector",
+    "model_zoo": "model_zoo",
+    # detectron2's configs and models; importing any of their homes fills its registries
+    "add_sparsedet_config": "config",
+    "load_config": "detection.config",
+    "optimize_for_inference": "export.optimize",
+    # what is registered there
+    "SparseRPNHead": "modeling",
+    "SparsifiedModel": "modeling",
+    "VGGBoxHead": "modeling",
+    "build_sparse_resnet_backbone": "modeling",
+    "build_sparse_resnet_fpn_backbone": "modeling",
+    "build_sparse_vgg_backbone": "modeling",
+    "build_sparse_vgg_fpn_backbone": "modeling",
+    "build_vgg_backbone": "modeling",
+    "build_vgg_fpn_backbone": "modeling",
+}
 
-if importlib.util.find_spec("detectron2") is None:
-    warnings.warn(
-        "sparsedet: detectron2 is not installed, so only sparsedet.runtime, .kernels, .layers and "
-        ".compress work; get it by `python tools/install/install_detectron2.py`",
-        stacklevel=2,
-    )
-else:
-    from . import modeling  # noqa: F401  registers
-    from .config import add_sparsedet_config
-    from .detection.config import load_config
+__all__ = ["__version__", *_HOMES]
 
-    __all__ = ["add_sparsedet_config", "load_config"]
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    value = globals()[name] = home if name == _HOMES[name] else getattr(home, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
+from . import modeling  # noqa: F401  what the keys name is then registered
+
 
 def add_sparsedet_config(cfg: CfgNode) -> None:
     """Add sparsedet's keys, at their defaults, to a detectron2 config."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -61,10 +61,15 @@ def _label_place(box, text_box, picture, taken) -> tuple[int, int, int, int]:
     return places[0]
 
 
-def label_font(picture: Image.Image) -> ImageFont.FreeTypeFont:
-    """matplotlib's own sans serif, sized to the picture."""
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(str(path), max(14, round(max(picture.size) / 45)))
+def label_font(picture: Image.Image) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans where matplotlib brings it, else Pillow's own font, sized to the picture."""
+    size = max(14, round(max(picture.size) / 45))
+    matplotlib = importlib.util.find_spec("matplotlib")  # which takes long to import
+    if matplotlib is not None and matplotlib.origin is not None:
+        path = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size)
 
 
 def _color(class_id: int) -> tuple[int, int, int]:

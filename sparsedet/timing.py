@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 from tqdm import tqdm
 
 
 def now() -> float:
     """Seconds since some start, once a GPU in use has done all that it was given."""
-    if torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")  # what is not loaded uses no GPU
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
 
@@ -47,13 +46,14 @@ def compare_latency(
     Args:
         inputs: each is the one argument of a call, for a detectron2 model a list of dicts.
     """
+    import torch
     from detectron2.evaluation import inference_context
 
     times = {name: [] for name in models}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         for model in models.values():
-            if isinstance(model, nn.Module):
+            if isinstance(model, torch.nn.Module):
                 stack.enter_context(inference_context(model))
         for i in tqdm(range(warmup + rounds), desc="latency", unit="round"):
             for x in inputs:
@@ -74,15 +74,13 @@ def _time_call(model: Callable[[Any], Any], x: Any) -> float:
 
 
 def environment() -> dict[str, str]:
-    """What a timing depends on: versions, processor, threads."""
-    import detectron2
-    import torchvision
+    """What a timing depends on: versions of what is loaded, processor, threads."""
+    import torch
 
+    libraries = ("torch", "torchvision", "detectron2")
     facts = {
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "detectron2": detectron2.__version__,
+        **{name: sys.modules[name].__version__ for name in libraries if name in sys.modules},
         "cpu": _cpu_name(),
         "threads": str(torch.get_num_threads()),
     }

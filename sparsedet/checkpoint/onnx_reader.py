@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
-from .readers import Layer, NetworkFile, import_extra, to_tensor
+from ..extras import require
+from .readers import Layer, NetworkFile, to_tensor
 
 TORCH_EPSILON = 1e-5
 
@@ -19,7 +20,7 @@ def read_onnx(path: str) -> NetworkFile:
     Raises:
         InputError: not an ONNX file, or a convolution whose weight is not stored as a constant.
     """
-    onnx = import_extra("onnx", path)
+    onnx = require("onnx", f"{path}: reading it")
     try:
         graph = onnx.load(path).graph
         constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError
+from ..extras import require
 
 
 @dataclass
@@ -62,16 +62,6 @@ def read_network(path: str) -> NetworkFile:
     raise InputError(f"{path}: neither a PyTorch .pth, nor a Keras .h5, nor an .onnx file")
 
 
-def import_extra(name: str, path: str):
-    """Import the optional library ``name`` that reading ``path`` needs."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f"{path}: reading it needs {name}; get it by `pip install 'sparsedet[convert]'`"
-        ) from error
-
-
 def to_tensor(path: str, key: str, array: np.ndarray | torch.Tensor) -> torch.Tensor:
     """A float32 copy in the machine's byte order."""
     if isinstance(array, np.ndarray) and array.dtype.kind == "f":
@@ -120,7 +110,7 @@ def _read_torch(path: str) -> NetworkFile:
 
 
 def _read_keras(path: str) -> NetworkFile:
-    h5py = import_extra("h5py", path)
+    h5py = require("h5py", f"{path}: reading it")
     groups: dict[str, list] = {}
 
     def collect(key, item):

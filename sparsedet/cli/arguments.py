@@ -36,7 +36,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_annotator_arguments(parser: argparse.ArgumentParser) -> None:
-    """What an :class:`~sparsedet.deploy.annotate.Annotator` needs."""
+    """What an :class:`~sparsedet.runtime.annotate.Annotator` needs."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input",

@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 
+from .. import __version__
 from .run import run
 
 COMMANDS = {
@@ -24,7 +25,10 @@ COMMANDS = {
 
 def main() -> None:
     """The console command."""
-    choose("sparsedet", "sparsedet.cli", COMMANDS)
+    if sys.argv[1:] == ["--version"]:
+        print(f"sparsedet {__version__}")
+    else:
+        choose("sparsedet", "sparsedet.cli", COMMANDS)
 
 
 def choose(program: str, package: str, commands: Mapping[str, str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 import tempfile
 import warnings
@@ -17,6 +16,7 @@ from torch import nn
 from .. import __version__
 from ..detection.predictor import smallest_side
 from ..errors import InputError
+from ..extras import require
 from ..runtime.model_info import KEY, ModelInfo
 from .equalize import equalize_
 from .graph import DetectionGraph
@@ -55,8 +55,8 @@ def export_graph(
     """
     needed = {"onnx": True, "openvino": path.endswith(".xml"), "onnxruntime": precision == "int8"}
     for name, is_needed in needed.items():
-        if is_needed and importlib.util.find_spec(name) is None:
-            raise InputError(f"{name} is needed to export to {path}: pip install {name}")
+        if is_needed:
+            require(name, f"exporting to {path}")
     eight_bits = precision == "int8"
     graph = DetectionGraph(copy.deepcopy(model) if eight_bits else model)
     info = ModelInfo(

@@ -8,6 +8,7 @@ from typing import Callable
 import numpy as np
 
 from ..errors import InputError
+from ..extras import require
 from .model_info import KEY
 
 # Pixels (H, W, 3) uint8 to the graph's outputs: boxes, scores and classes.
@@ -37,15 +38,12 @@ def load_graph(
         return ENGINES[engine](path, threads, precision)
     except InputError:
         raise
-    except ImportError as error:
-        raise InputError(f"{engine} cannot be imported: pip install {engine}") from error
     except Exception as error:  # each engine has errors of its own
         raise InputError(f"{path}: not a model that {engine} can load, or truncated") from error
 
 
 def _onnxruntime(path: str, threads: int | None, precision: str) -> tuple[Graph, str]:
-    import onnxruntime
-
+    onnxruntime = require("onnxruntime", f"{path}: running it")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     if threads:
@@ -56,8 +54,7 @@ def _onnxruntime(path: str, threads: int | None, precision: str) -> tuple[Graph,
 
 
 def _openvino(path: str, threads: int | None, precision: str) -> tuple[Graph, str]:
-    import openvino
-
+    openvino = require("openvino", f"{path}: running it")
     core = openvino.Core()
     # Without bf16 it would compute in f32, and not say so.
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

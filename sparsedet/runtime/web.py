@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..extras import require
 from ..images import read_image
 from .annotate import Detect, annotate
 
@@ -106,16 +107,12 @@ def create_app(models: Sequence[Model], note: str) -> Flask:
     Raises:
         InputError: Flask is not installed.
     """
-    try:
-        from flask import Flask, render_template_string, request
-    except ImportError as error:
-        raise InputError("flask is not installed: pip install flask") from error
-
-    app = Flask(__name__)
+    flask = require("flask", "the page")
+    app = flask.Flask(__name__)
     lock = Lock()  # pictures wait for each other, and times stay true
 
     def page(**result: object) -> str:
-        return render_template_string(PAGE, models=models, note=note, runs=RUNS, **result)
+        return flask.render_template_string(PAGE, models=models, note=note, runs=RUNS, **result)
 
     @app.get("/")
     def ask() -> str:
@@ -123,7 +120,7 @@ def create_app(models: Sequence[Model], note: str) -> Flask:
 
     @app.post("/")
     def show() -> str | tuple[str, int]:
-        upload = request.files["picture"]
+        upload = flask.request.files["picture"]
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "picture")
             upload.save(path)

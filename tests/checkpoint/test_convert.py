@@ -348,5 +348,5 @@ def test_files_of_no_use(tmp_path):
 def test_missing_library_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     (tmp_path / "vgg.onnx").write_bytes(b"\x08\x08")
-    with pytest.raises(InputError, match=r"needs onnx.*sparsedet\[convert\]"):
+    with pytest.raises(InputError, match=r"needs onnx.*sparsedet\[train\]"):
         import_vgg(str(tmp_path / "vgg.onnx"))

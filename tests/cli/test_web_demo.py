@@ -180,7 +180,7 @@ def test_refusals_in_one_line(files, monkeypatch, run_tool, tmp_path):
     assert "gives nothing below" in refusal(*files, "--confidence-threshold", 0.01)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "flask", None)
-        assert refusal(*files) == "error: flask is not installed: pip install flask"
+        assert refusal(*files) == 'error: the page needs flask: pip install "sparsedet[web]"'
         with pytest.raises(InputError):
             web.create_app([], "")
     pytest.importorskip("flask")

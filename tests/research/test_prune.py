@@ -160,5 +160,5 @@ def test_bad_arguments_end_in_one_line(prune, tmp_path, arguments, message):
 def test_without_the_library(prune, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
     status, lines = prune("2x")
-    assert status == 1 and lines[-1].endswith("not installed: pip install torch-pruning")
+    assert status == 1 and lines[-1].endswith('pip install "sparsedet[prune]"')
     assert not list(tmp_path.iterdir())

@@ -146,9 +146,9 @@ def test_files_that_are_no_exported_detector(exported, tmp_path):
 def test_engines_that_are_not_there(exported, monkeypatch):
     with pytest.raises(InputError, match="there is no engine 'abacus'; one of onnxruntime, openv"):
         Detector(exported, "abacus")
-    for engine in ("onnxruntime", "openvino"):
+    for engine, extra in (("onnxruntime", "deploy"), ("openvino", "openvino")):
         monkeypatch.setitem(sys.modules, engine, None)
-        with pytest.raises(InputError, match=f"pip install {engine}"):
+        with pytest.raises(InputError, match=rf'{engine}: pip install "sparsedet\[{extra}\]"'):
             Detector(exported, engine)
 
 

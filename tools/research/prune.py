@@ -43,6 +43,7 @@ from sparsedet.detection.config import compact_config
 from sparsedet.detection.load import load_model
 from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
+from sparsedet.extras import require
 from sparsedet.files import new_folder
 from sparsedet.modeling import dense_config
 
@@ -103,10 +104,7 @@ def prune_channels(
     Raises:
         InputError: torch-pruning is not installed, or the factor is out of reach.
     """
-    try:
-        import torch_pruning
-    except ImportError:
-        raise InputError("torch-pruning is not installed: pip install torch-pruning") from None
+    torch_pruning = require("torch_pruning", "pruning")
     vgg, heads = model.backbone, model.roi_heads
     names = {layer: name for name, layer in layers_to_prune(model).items()}
     features = {vgg.stages[int(name[-1]) - 1][-1] for name in vgg.output_shape()}

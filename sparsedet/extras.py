@@ -1,0 +1,59 @@
+"""What to install where a library is missing."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from .errors import InputError
+
+# A module to the extra of setup.py that brings it.
+EXTRAS = {
+    "PIL": "deploy",
+    "cv2": "deploy",
+    "flask": "web",
+    "h5py": "train",
+    "numpy": "deploy",
+    "onnx": "train",
+    "onnxruntime": "deploy",
+    "openvino": "openvino",
+    "torch_pruning": "prune",
+    "tqdm": "deploy",
+}
+TORCH = "needs PyTorch: pip install torch torchvision"
+DETECTRON2 = (
+    "needs detectron2: build it from source, or run tools/install/install_detectron2.py of "
+    "sparsedet's repository"
+)
+# What no extra brings: pip would take one build of torch of many, and has no detectron2, with which
+# the others come.
+OTHERS = {
+    "torch": TORCH,
+    "torchvision": TORCH,
+    **dict.fromkeys(("detectron2", "fvcore", "matplotlib", "tabulate", "yacs", "yaml"), DETECTRON2),
+}
+
+
+def require(module: str, what: str) -> ModuleType:
+    """Import a library that ``what`` needs.
+
+    Raises:
+        InputError: it is missing, and what brings it; or it is there and fails.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        lack = needs(error) or f"needs {module}, which cannot be imported: {error}"
+        raise InputError(f"{what} {lack}") from error
+
+
+def needs(error: ImportError) -> str | None:
+    """Of a library that is missing, as 'needs openvino: pip install "sparsedet[openvino]"'.
+
+    None for any other error, and for a library that is in no table.
+    """
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return None
+    if error.name in EXTRAS:
+        return f'needs {error.name}: pip install "sparsedet[{EXTRAS[error.name]}]"'
+    return OTHERS.get(error.name)
