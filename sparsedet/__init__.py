@@ -6,17 +6,25 @@ detectron2, and detectron2's registries fill when a name is asked for that needs
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     # what runs exported files
     "Detections": "runtime.detector",
     "Detector": "runtime.detector",
     "model_zoo": "model_zoo",
+    # what compresses any torch module
+    "Result": "compress",
+    "Task": "compress",
+    "compress_": "api",
     # detectron2's configs and models; importing any of their homes fills its registries
+    "DetectionTask": "detection.task",
+    "Predictor": "detection.predictor",
     "add_sparsedet_config": "config",
+    "export": "exporting.api",
     "load_config": "detection.config",
-    "optimize_for_inference": "export.optimize",
+    "load_model": "detection.load",
+    "optimize_for_inference": "exporting.optimize",
     # what is registered there
     "SparseRPNHead": "modeling",
     "SparsifiedModel": "modeling",

@@ -28,7 +28,7 @@ def add_sparsedet_config(cfg: CfgNode) -> None:
     # Where it is not empty, the four keys above are not used.
     fusion.PLAN = CfgNode(new_allowed=True)
     # MODEL.META_ARCHITECTURE is SparsifiedModel: what it was before PLAN, which then may name any
-    # layer. tools/compress.py writes such configs.
+    # layer. sparsedet compress writes such configs.
     fusion.META_ARCHITECTURE = "GeneralizedRCNN"
 
     # Fine-tuning a SparsifiedModel with its dense twin as teacher: the twin's checkpoint, "" for

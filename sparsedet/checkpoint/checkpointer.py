@@ -142,7 +142,7 @@ class SparseDetCheckpointer(DetectionCheckpointer):
                 raise InputError(
                     f"{self._path}: nothing in it fits the backbone, whose first parameter is "
                     f"{backbone[0]} {expected[backbone[0]]}; it holds {next(iter(found))} and "
-                    f"{len(found) - 1} more. Published VGG weights go through tools/convert_vgg.py"
+                    f"{len(found) - 1} more. Published VGG weights go through sparsedet convert"
                 )
             dense = self._first_dense_weight(found)
             if dense:

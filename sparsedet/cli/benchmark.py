@@ -1,6 +1,6 @@
 """Time detectors side by side: each of any number of them in any number of engines.
 
-    python tools/benchmark.py --config-file dense.yaml sparse.yaml --weights dense.pth sparse.pth \\
+    sparsedet benchmark --config-file dense.yaml sparse.yaml --weights dense.pth sparse.pth \\
         --engine eager optimized onnxruntime onnxruntime:int8 --against first --json rows.json
 
 A config is a file, a name in detectron2's model zoo (COCO-Detection/faster_rcnn_R_50_C4_1x.yaml),

@@ -1,6 +1,6 @@
 """Import VGG weights (torchvision or Caffe-style .pth, Keras .h5, ONNX) for detectron2.
 
-Usage: python tools/convert_vgg.py vgg16-397923af.pth vgg16.pth
+Usage: sparsedet convert vgg16-397923af.pth vgg16.pth
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Run a trained detector over images or a video, as detectron2's own demo does.
 
-    python tools/demo.py --config-file output/config.yaml --input photo.jpg folder 'more/*.png' \\
+    sparsedet demo --config-file output/config.yaml --input photo.jpg folder 'more/*.png' \\
         --output detections --opts MODEL.WEIGHTS output/model_final.pth
-    python tools/demo.py --config-file output/config.yaml --video-input clip.mp4 \\
+    sparsedet demo --config-file output/config.yaml --video-input clip.mp4 \\
         --output detections --opts MODEL.WEIGHTS output/model_final.pth
 
 The output folder gets an annotated picture of every image (.jpg for a JPEG, .png for all others),

@@ -1,10 +1,11 @@
-"""Evaluate an exported detector beside its PyTorch model, on the config's DATASETS.TEST.
+"""Evaluate a detector on the config's DATASETS.TEST, or an exported file beside it.
 
-    python tools/evaluate_export.py --config-file output/config.yaml \\
-        --weights output/model_final.pth --model model.onnx
+    sparsedet evaluate --config-file output/config.yaml --weights output/model_final.pth
+    sparsedet evaluate --config-file output/config.yaml --weights output/model_final.pth \\
+        --model model.onnx
 
-Prints COCO AP, AP50 and VOC mAP of both, as tools/train_net.py --eval-only finds them, and how far
-the detections above a score of 0.05 are apart. Both run on the CPU.
+The first prints what ``sparsedet train --eval-only`` does. With --model, it is COCO AP, AP50 and
+VOC mAP of both, and how far the detections above a score of 0.05 are apart; both run on the CPU.
 """
 
 from __future__ import annotations
@@ -16,21 +17,34 @@ from ..errors import InputError
 from ..exporting.evaluate import LEAST_SCORE, describe, evaluate_export
 from ..reports.tables import pipe_table
 from ..runtime.detector import Detector
+from ..training.setup import setup
 from .arguments import add_engine_arguments
 from .model_arguments import model_config, model_parser
+from .train import evaluate
 
 
 def parse_args() -> argparse.Namespace:
     parser = model_parser(__doc__)
     parser.add_argument(
-        "--model", required=True, metavar="FILE", help="a file that tools/export_model.py wrote"
+        "--model", metavar="FILE", help="a file that sparsedet export wrote, to run beside PyTorch"
     )
     add_engine_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
+    """The command."""
     args = parse_args()
+    if args.model:
+        evaluate_beside(args)
+        return
+    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    args.opts, args.eval_only = [*args.opts, *weights], True
+    evaluate(setup(args))
+
+
+def evaluate_beside(args: argparse.Namespace) -> None:
+    """Print a table of the checkpoint and the exported file, and how far they are apart."""
     cfg = model_config(args, "MODEL.DEVICE", "cpu")
     if not cfg.DATASETS.TEST:
         raise InputError("DATASETS.TEST is empty; name the dataset to evaluate on")

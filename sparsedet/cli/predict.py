@@ -1,12 +1,12 @@
 """Run an exported detector over images or a video, without detectron2 or torch.
 
-    python tools/predict.py --model model.onnx --input photo.jpg folder 'more/*.png' \\
+    sparsedet predict --model model.onnx --input photo.jpg folder 'more/*.png' \\
         --output detections
-    python tools/predict.py --model model.xml --engine openvino --video-input clip.mp4 \\
+    sparsedet predict --model model.xml --engine openvino --video-input clip.mp4 \\
         --output detections
 
 The output folder gets annotated pictures, or an annotated video, and detections.json, in the form
-that tools/demo.py describes. Inputs that cannot be read are passed over and named at the end, and
+that sparsedet demo describes. Inputs that cannot be read are passed over and named at the end, and
 the exit status is then 1. After Ctrl-C, what was done so far is there.
 """
 
@@ -27,7 +27,7 @@ from .arguments import (
 def parse_args() -> argparse.Namespace:
     parser = detection_parser(__doc__)
     parser.add_argument(
-        "--model", required=True, metavar="FILE", help="a file that tools/export_model.py wrote"
+        "--model", required=True, metavar="FILE", help="a file that sparsedet export wrote"
     )
     add_engine_arguments(parser)
     add_annotator_arguments(parser)

@@ -5,8 +5,8 @@
 Needs no data and no GPU. What is finished is not done again. Writes, under --output:
 
     results.json      parameters, GFLOPs, ms per image, COCO AP and AP50, VOC mAP of each model
-    dense/            config.yaml and model_final.pth, as tools/train_net.py leaves them
-    sparse/           the dense model compressed, as tools/compress.py leaves it, with a report;
+    dense/            config.yaml and model_final.pth, as sparsedet train leaves them
+    sparse/           the dense model compressed, as sparsedet compress leaves it, with a report;
                       sparse/finetune/ is that model fine-tuned, the one that is compared
     scratch/          a sparse model that was trained like the dense one, without ever being dense
     detections/       test pictures: the truth beside what the sparse model finds

@@ -1,13 +1,18 @@
-"""Train or evaluate a detector, as detectron2's own tools/train_net.py does.
+"""Train or evaluate a detector, as detectron2's own sparsedet train does.
 
-    python tools/train_net.py --config-file configs/VOC-Detection/faster_rcnn_VGG_16_sparse.yaml
-    python tools/train_net.py --config-file output/config.yaml --eval-only \\
+    sparsedet train --config-file configs/VOC-Detection/faster_rcnn_VGG_16_sparse.yaml
+    sparsedet train --config-file output/config.yaml --eval-only \\
         MODEL.WEIGHTS output/model_final.pth
 
 With MODEL.DEVICE cpu, --num-gpus is the number of CPU processes. SEED and SOLVER.AMP.ENABLED are
 config keys, given as KEY VALUE at the end.
 """
 
+from __future__ import annotations
+
+import argparse
+
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 
 from ..checkpoint import SparseDetCheckpointer
@@ -17,21 +22,27 @@ from ..training.setup import setup
 from ..training.trainer import Trainer
 
 
-def train(args) -> None:
+def train(args: argparse.Namespace) -> None:
+    """What each process does."""
     cfg = setup(args)
     if args.eval_only:
-        model = Trainer.build_model(cfg)
-        SparseDetCheckpointer(model, cfg.OUTPUT_DIR, strict=True).resume_or_load(
-            cfg.MODEL.WEIGHTS, resume=args.resume
-        )
-        Trainer.test(cfg, model)
+        evaluate(cfg, args.resume)
         return
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
 
 
+def evaluate(cfg: CfgNode, resume: bool = False) -> None:
+    """Print the accuracy of MODEL.WEIGHTS, or of the last checkpoint in OUTPUT_DIR."""
+    model = Trainer.build_model(cfg)
+    checkpointer = SparseDetCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    Trainer.test(cfg, model)
+
+
 def main() -> None:
+    """The command."""
     parser = default_argument_parser(epilog=__doc__)
     args = parser.parse_args()
     if not args.config_file:

@@ -1,6 +1,6 @@
 """Try exported detectors on a web page: drop a picture, and see what each finds, side by side.
 
-    python tools/web_demo.py --model dense.onnx sparse.onnx
+    sparsedet web --model dense.onnx sparse.onnx
 
 Each picture is shown with the time and the file size of every model; the others are compared with
 the first. Neither detectron2 nor torch is needed. The page is for this machine alone, and neither
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="files that tools/export_model.py wrote",
+        help="files that sparsedet export wrote",
     )
     add_engine_arguments(parser)
     parser.add_argument(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import torch
 from torch import nn
 
@@ -178,7 +176,7 @@ class DenseFit:
         self.layer.weight.copy_(fitted)
 
 
-Fit = Union[ConvolutionFit, LinearFit, DenseFit]
+Fit = ConvolutionFit | LinearFit | DenseFit
 
 
 def layer_fit(dense: nn.Module, compact: nn.Module, sensitivity: Sensitivity) -> Fit | None:

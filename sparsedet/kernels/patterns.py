@@ -11,9 +11,9 @@ particular patterns below are this project's reconstruction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Callable
 
 
 @dataclass(frozen=True)

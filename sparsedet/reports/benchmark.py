@@ -7,7 +7,6 @@ from itertools import cycle
 
 from matplotlib.figure import Figure
 
-from ..benchmark.stages import STAGES
 from .style import COLORS, save_figure, tidy
 from .tables import pipe_table
 
@@ -48,14 +47,15 @@ def benchmark_table(rows: Sequence[Mapping], against: str | None = None) -> str:
         ]
         for row, factor in zip(rows, factors)
     ]
+    known = _stages(rows)
     stages = [
-        [*_named(row, names), *(_stage_cell(row["stages"][stage]) for stage in STAGES)]
+        [*_named(row, names), *(_stage_cell(row["stages"][stage]) for stage in known)]
         for row in rows
         if row["stages"]
     ]
     tables = [pipe_table([*names, *headings], whole, left=(0, 1))]
     if stages:
-        headings = ["ms (bound)", *names[1:], *STAGES]
+        headings = ["ms (bound)", *names[1:], *known]
         tables.append(pipe_table(headings, stages, left=(0, 1)))
     return "\n\n".join(tables)
 
@@ -80,6 +80,11 @@ def _varied(rows: Sequence[Mapping]) -> list[str]:
     return [name for name in settings[0] if len({setting[name] for setting in settings}) > 1]
 
 
+def _stages(rows: Sequence[Mapping]) -> list[str]:
+    """Those that any row tells, in their order."""
+    return list(dict.fromkeys(stage for row in rows for stage in row["stages"]))
+
+
 def _stage_cell(stage: Mapping) -> str:
     bound = stage["bound_ms"]
     return f"{stage['ms']:.1f}" + ("" if bound is None else f" ({bound:.1f})")
@@ -102,7 +107,7 @@ def plot_benchmark(rows: Sequence[Mapping], path: str) -> None:
 def _bars(rows: Sequence[Mapping]) -> Figure:
     figure = Figure(figsize=(8, 1.4 + 0.5 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    colors = dict(zip(STAGES, (*COLORS, "#9aa5b1")))
+    colors = dict(zip(_stages(rows), (*COLORS, "#9aa5b1")))
     for y, row in enumerate(rows):
         # Stages are medians of their own; as shares, they fill the bar of the whole.
         total = sum(stage["ms"] for stage in row["stages"].values())

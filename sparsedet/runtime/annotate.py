@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from typing import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..images import read_image
 from .engines import load_graph
 from .model_info import ModelInfo
 
@@ -45,7 +46,7 @@ class Detector:
     """An exported detector, which answers as detectron2's ``DefaultPredictor`` does.
 
     Args:
-        path: a file that tools/export_model.py wrote, .onnx, or .xml for OpenVINO alone.
+        path: a file that sparsedet export wrote, .onnx, or .xml for OpenVINO alone.
         engine: "onnxruntime" or "openvino".
         threads: of the CPU; the engine's own choice if None.
         precision: what the engine computes in: "f32", or "bf16" in OpenVINO alone, where the
@@ -69,15 +70,17 @@ class Detector:
             self.info = ModelInfo.from_json(metadata)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{path}: no sparsedet metadata in it; write it with tools/export_model.py"
+                f"{path}: no sparsedet metadata in it; write it with sparsedet export"
             ) from error
 
-    def __call__(self, image: np.ndarray) -> Detections:
-        """Detect in (H, W, 3) uint8, BGR.
+    def __call__(self, image: np.ndarray | str | os.PathLike) -> Detections:
+        """Detect in (H, W, 3) uint8, BGR, or in an image file.
 
         Raises:
-            InputError: the image is too narrow for the model.
+            InputError: the file cannot be read, or the image is too narrow for the model.
         """
+        if isinstance(image, (str, os.PathLike)):
+            image = read_image(os.fspath(image))
         height, width = image.shape[:2]
         pixels = preprocess(image, self.info)
         boxes, scores, classes = self._graph(pixels)

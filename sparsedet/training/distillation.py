@@ -31,7 +31,7 @@ def build_distiller(cfg: CfgNode, student: nn.Module) -> Distiller:
     dense = dense_config(cfg)
     if dense is cfg:
         raise InputError(
-            "MODEL.DISTILLATION.TEACHER: only a model that tools/compress.py wrote has a dense "
+            "MODEL.DISTILLATION.TEACHER: only a model that sparsedet compress wrote has a dense "
             f"twin, and MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; leave it empty"
         )
     teacher = build_model(dense)

@@ -14,7 +14,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 def test_from_a_checkpoint_to_detections(kitchen, picture, tmp_path, monkeypatch, capsys):
     (lines,) = re.findall(
-        r"```python\n(import sparsedet\nmodel = .*?)```", README.read_text(), re.S
+        r"```python\n(import sparsedet\n+model = .*?)```", README.read_text(), re.S
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(layer_times, "SECONDS", 0)

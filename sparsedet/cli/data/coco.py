@@ -1,8 +1,8 @@
 """Put the official COCO 2017 where detectron2 expects it, or check it.
 
-python datasets/prepare_coco.py --from DIR      unpack the zips that are in DIR
-python datasets/prepare_coco.py --check         say what is missing or broken
-python datasets/prepare_coco.py --check --json FILE --images DIR
+sparsedet data coco --from DIR      unpack the zips that are in DIR
+sparsedet data coco --check         say what is missing or broken
+sparsedet data coco --check --json FILE --images DIR
                                                 the same for any COCO json
 """
 

@@ -1,8 +1,8 @@
 """Put the official Pascal VOC 2007 and 2012 where detectron2 expects them, or check them.
 
-python datasets/prepare_voc.py --from DIR      unpack the tars that are in DIR
-python datasets/prepare_voc.py --check         say what is missing or broken
-python datasets/prepare_voc.py --check --root DIR [--split NAME ...] [--classes NAME ...]
+sparsedet data voc --from DIR      unpack the tars that are in DIR
+sparsedet data voc --check         say what is missing or broken
+sparsedet data voc --check --root DIR [--split NAME ...] [--classes NAME ...]
                                                the same for any VOC-style folder
 """
 
