@@ -1,5 +1,6 @@
 # make demo    train, evaluate and draw a dense and a sparse detector under output/demo
-# make test    lint, formatting and tests
+# make test    lint, formatting, the direction of imports, types and tests
+# make docs    the guides and the reference, into site/
 # make setup   what both need: .venv with the pinned versions of constraints.txt
 #
 # The first run of any of them installs; PYTHON=... chooses the interpreter for it.
@@ -11,7 +12,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: setup demo test
+.PHONY: setup demo test docs
 
 setup: .venv/.installed
 
@@ -29,7 +30,12 @@ setup: .venv/.installed
 demo: setup
 	$(BIN)/python tools/quickstart.py --output output/demo
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -rs --durations=10 tests

@@ -25,6 +25,8 @@ EXTRAS["dev"] = [
     *EXTRAS["all"],
     "build>=1.0",
     "import-linter>=2.0",
+    "mkdocs-material>=9.5",
+    "mkdocstrings[python]>=0.27",
     "mypy>=1.8",
     "playwright>=1.40",
     "pytest>=7.3",

@@ -5,6 +5,7 @@ detectron2, and detectron2's registries fill when a name is asked for that needs
 """
 
 import importlib
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -40,7 +41,7 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = importlib.import_module(f"{__name__}.{_HOMES[name]}")

@@ -4,7 +4,8 @@
         --images photos --target-params 12.4x --output compressed
 
 The new folder --output gets config.yaml and model.pth, which every detectron2 tool takes after
-``import sparsedet``; plan.yaml, what each layer became; report.md and layers.png, what it cost.
+``sparsedet.add_sparsedet_config(cfg)``; plan.yaml, what each layer became; report.md and
+layers.png, what it cost.
 To evaluate it, or to fine-tune it first:
 
     sparsedet evaluate --config-file compressed/config.yaml

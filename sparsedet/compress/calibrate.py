@@ -244,6 +244,6 @@ def _result(
         layers,
         (parameters, count_parameters(model)),
         (survey.multiply_adds, survey.multiply_adds - saved),
-        model=model,
-        task=task,
+        model,
+        task,
     )

@@ -61,21 +61,21 @@ class Result:
         parameters: (before, after), of the whole model.
         multiply_adds: (before, after), of convolutions and fully connected layers in one batch of
             calibration.
+        model: the compact model.
+        task: what it was calibrated on.
         milliseconds: (before, after) for one batch, on this machine; None: not measured.
         plan: what each layer became, as ``plan.yaml`` has it.
         notes: what the reader should know, in lines.
-        model: the compact model.
-        task: what it was calibrated on.
     """
 
     layers: dict[str, LayerResult]
     parameters: tuple[int, int]
     multiply_adds: tuple[float, float]
+    model: nn.Module = field(repr=False, compare=False)
+    task: Task = field(repr=False, compare=False)
     milliseconds: tuple[float, float] | None = None
     plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    model: nn.Module | None = field(default=None, repr=False, compare=False)
-    task: Task | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         """Before and after: size, arithmetic and time; and the layers of the largest errors."""
@@ -89,19 +89,21 @@ class Result:
             f"{what}: {before:.4g} -> {after:.4g} ({before / max(after, 1e-12):.2f}x)"
             for what, (before, after) in totals.items()
         ]
-        known = {name: layer for name, layer in self.layers.items() if layer.error is not None}
-        worst = sorted(known, key=lambda name: known[name].error, reverse=True)[:WORST]
+        errors = {name: x.error for name, x in self.layers.items() if x.error is not None}
+        worst = sorted(errors, key=errors.__getitem__, reverse=True)[:WORST]
         if worst:
             lines.append(f"largest errors of {len(self.layers)} layers:")
             width = max(map(len, worst))
             lines += [
-                f"  {name:{width}}  {known[name].error:.4f}  {known[name].plan}" for name in worst
+                f"  {name:{width}}  {errors[name]:.4f}  {self.layers[name].plan}" for name in worst
             ]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write model.pth, plan.yaml, report.md and layers.png to a new folder, whole or not at
-        all; of a detectron2 model also the config.yaml that loads it.
+        """Write model.pth, plan.yaml, report.md and layers.png to a new folder.
+
+        It is there whole or not at all. For a detectron2 model it also gets the config.yaml that
+        loads it.
 
         Raises:
             InputError: the folder exists already, or cannot be written.

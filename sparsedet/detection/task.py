@@ -59,7 +59,7 @@ class DetectionTask(Task):
         cascade = predictors if isinstance(predictors, nn.ModuleList) else [predictors]
         steps = [getattr(model, "proposal_generator", None), *cascade]
 
-        def fix(module, args, output):
+        def fix(module: nn.Module, args: Any, output: Any) -> Any:
             # Detached: what is recorded must not hold a graph of gradients.
             return recorded.setdefault(steps.index(module), _detached(output))
 

@@ -35,6 +35,7 @@ class LowRankLinear(nn.Module):
             nn.init.zeros_(self.expand.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) to (..., out_features)."""
         return self.expand(self.reduce(x))
 
     @torch.no_grad()
@@ -56,4 +57,5 @@ class LowRankLinear(nn.Module):
         return dense.train(self.training)
 
     def extra_repr(self) -> str:
+        """What the layer is, when it is printed."""
         return f"{self.in_features}, {self.out_features}, rank={self.rank}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,7 @@ class SparseFusionConv2d(nn.Module):
         pattern: str,
         ranks: Sequence[int],
         norm: nn.Module | None = None,
-        activation=None,
+        activation: Callable | None = None,
     ):
         super().__init__()
         self.in_channels = in_channels
@@ -102,6 +102,7 @@ class SparseFusionConv2d(nn.Module):
             nn.init.zeros_(self.fusion.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, H', W'), as ``nn.Conv2d``."""
         if x.device.type == "cpu":
             # Convolutions this narrow run up to three times sooner so, and their gradients too.
             x = x.contiguous(memory_format=torch.channels_last)
@@ -142,8 +143,10 @@ class SparseFusionConv2d(nn.Module):
 
     @torch.no_grad()
     def rescale_(self, scale: torch.Tensor) -> None:
-        """Divide the outputs of the sparse kernels by ``scale`` (sum(ranks),), which the fusion
-        undoes: the module gives the same. Without groups only."""
+        """Divide the outputs of the sparse kernels by ``scale`` (sum(ranks),).
+
+        The fusion undoes it: the module gives the same. Without groups only.
+        """
         for index, convs in enumerate(self.sparse):
             for conv in convs:
                 conv.weight /= scale[self._fusion_columns(index), None, None, None]
@@ -199,6 +202,7 @@ class SparseFusionConv2d(nn.Module):
         return weights * out_height * out_width
 
     def extra_repr(self) -> str:
+        """What the layer is, when it is printed."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
@@ -249,14 +253,14 @@ def _phase_axis(taps: range, size: int, dilation: int, padding: int) -> tuple[in
     return step, native, before - native, after - native
 
 
-def _as_module(activation) -> nn.Module | None:
+def _as_module(activation: Callable | None) -> nn.Module | None:
     if activation is None or isinstance(activation, nn.Module):
         return activation
     return _Lambda(activation)
 
 
 class _Lambda(nn.Module):
-    def __init__(self, function):
+    def __init__(self, function: Callable):
         super().__init__()
         self.function = function
 

@@ -85,8 +85,8 @@ class Detector:
         pixels = preprocess(image, self.info)
         boxes, scores, classes = self._graph(pixels)
         new_height, new_width = pixels.shape[:2]
-        boxes = boxes * np.float32([width / new_width, height / new_height] * 2)
-        boxes = boxes.clip(0, np.float32([width, height] * 2))
+        boxes = boxes * np.array([width / new_width, height / new_height] * 2, np.float32)
+        boxes = boxes.clip(0, np.array([width, height] * 2, np.float32))
         kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         classes = classes[kept]
         names = [self.info.class_names[c] for c in classes]

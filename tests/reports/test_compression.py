@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
+from torch import nn
 
-from sparsedet.compress import LayerPlan, LayerResult, Result
+from sparsedet.compress import LayerPlan, LayerResult, Result, Task
 from sparsedet.reports.compression import write_report
 from sparsedet.timing import environment
 
@@ -18,7 +19,8 @@ LAYERS = {
     ),
     "mask_head.conv": LayerResult(LayerPlan((64, 64), "rows"), (589824, 180224), note="not called"),
 }
-RESULT = Result(LAYERS, (137060000, 11050000), (42.3e9, 10.575e9))
+MODEL = nn.Module(), Task([None])
+RESULT = Result(LAYERS, (137060000, 11050000), (42.3e9, 10.575e9), *MODEL)
 TOTALS = [
     "| parameters    | 137.06 M | 11.05 M |   12.4x |",
     "| multiply-adds |  42.30 G | 10.57 G |    4.0x |",
@@ -63,7 +65,7 @@ def test_measured_times(tmp_path):
 
 
 def test_nothing_was_compressed(tmp_path):
-    write_report(Result({}, (10, 10), (0.0, 0.0)), str(tmp_path))
+    write_report(Result({}, (10, 10), (0.0, 0.0), *MODEL), str(tmp_path))
     assert _cells(tmp_path)[1:] == [
         ["parameters", "10", "10", "1.0x"],
         ["multiply-adds", "0", "0", "n/a"],
@@ -75,5 +77,5 @@ def test_nothing_was_compressed(tmp_path):
 def test_the_plot_grows_with_the_layers(count, height, tmp_path):
     layers = {f"layer{i}": list(LAYERS.values())[i % 3] for i in range(count)}
     layers["layer0"] = replace(layers["layer0"], milliseconds=(2.0, 1.0))
-    write_report(Result(layers, (2, 1), (2.0, 1.0)), str(tmp_path))
+    write_report(Result(layers, (2, 1), (2.0, 1.0), *MODEL), str(tmp_path))
     assert Image.open(tmp_path / "layers.png").size == (1650, height)

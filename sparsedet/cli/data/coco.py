@@ -1,9 +1,9 @@
 """Put the official COCO 2017 where detectron2 expects it, or check it.
 
-sparsedet data coco --from DIR      unpack the zips that are in DIR
-sparsedet data coco --check         say what is missing or broken
+sparsedet data coco --from DIR    unpack the zips that are in DIR
+sparsedet data coco --check       say what is missing or broken
 sparsedet data coco --check --json FILE --images DIR
-                                                the same for any COCO json
+                                  the same for any COCO json
 """
 
 from __future__ import annotations

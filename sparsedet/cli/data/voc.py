@@ -1,9 +1,9 @@
 """Put the official Pascal VOC 2007 and 2012 where detectron2 expects them, or check them.
 
-sparsedet data voc --from DIR      unpack the tars that are in DIR
-sparsedet data voc --check         say what is missing or broken
-sparsedet data voc --check --root DIR [--split NAME ...] [--classes NAME ...]
-                                               the same for any VOC-style folder
+sparsedet data voc --from DIR     unpack the tars that are in DIR
+sparsedet data voc --check        say what is missing or broken
+sparsedet data voc --check --root DIR --split NAME ... --classes NAME ...
+                                  the same for any VOC-style folder
 """
 
 from __future__ import annotations
