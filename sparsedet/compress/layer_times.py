@@ -13,9 +13,10 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..hooks import evaluating
 from ..timing import now
 from .curves import Option
-from .observe import Forward, call_model, evaluating, observe
+from .observe import Forward, call_model, observe
 from .plan import LayerPlan, Plan
 from .profile import Profile
 from .surgery import compact_twin, planned_layers
