@@ -1,17 +1,14 @@
-"""The one clock of all measurements, and models timed side by side."""
+"""The one clock of all measurements, how they take turns, and what they depend on; torch or not."""
 
 from __future__ import annotations
 
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
-import numpy as np
-from tqdm import tqdm
+T = TypeVar("T")
 
 
 def now() -> float:
@@ -22,70 +19,48 @@ def now() -> float:
     return time.perf_counter()
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds per call: median, and the 10th and 90th percentile."""
+def milliseconds(function: Callable[[Any], Any], inputs: Iterable[Any]) -> float:
+    """What a function takes for some inputs, one after another."""
+    start = now()
+    for x in inputs:
+        function(x)
+    return 1000 * (now() - start)
 
-    median: float
-    p10: float
-    p90: float
 
-
-def compare_latency(
-    models: Mapping[str, Callable[[Any], Any]],
-    inputs: Sequence[Any],
-    rounds: int = 10,
-    warmup: int = 2,
-) -> dict[str, Latency]:
-    """Time every model on every input, A B A B ..., on the same inputs in the same order.
-
-    Modules are timed in eval mode and left as they were. A round is one pass over the inputs;
-    the first `warmup` rounds are not counted. With inputs of several sizes, the percentiles
-    spread over the sizes too.
+def take_turns(
+    measurements: Sequence[Callable[[], T]], rounds: int, seconds: float = 0, warmup: int = 1
+) -> Iterator[list[T]]:
+    """Measure A B A B ..., so that what slows a machine down for a while hits all alike.
 
     Args:
-        inputs: each is the one argument of a call, for a detectron2 model a list of dicts.
+        rounds: of which there are so many at least,
+        seconds: and as many as take so long.
+        warmup: rounds before, which do not count.
+
+    Yields:
+        for each round, what each measurement gives
     """
-    import torch
-    from detectron2.evaluation import inference_context
-
-    times = {name: [] for name in models}
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode())
-        for model in models.values():
-            if isinstance(model, torch.nn.Module):
-                stack.enter_context(inference_context(model))
-        for i in tqdm(range(warmup + rounds), desc="latency", unit="round"):
-            for x in inputs:
-                for name, model in models.items():
-                    milliseconds = _time_call(model, x)
-                    if i >= warmup:
-                        times[name].append(milliseconds)
-    return {
-        name: Latency(*np.percentile(samples, [50, 10, 90]).tolist())
-        for name, samples in times.items()
-    }
-
-
-def _time_call(model: Callable[[Any], Any], x: Any) -> float:
-    start = now()
-    model(x)
-    return 1000.0 * (now() - start)
+    for _ in range(warmup):
+        for measure in measurements:
+            measure()
+    start, done = now(), 0
+    while done < rounds or now() - start < seconds:
+        yield [measure() for measure in measurements]
+        done += 1
 
 
 def environment() -> dict[str, str]:
-    """What a timing depends on: versions of what is loaded, processor, threads."""
-    import torch
-
-    libraries = ("torch", "torchvision", "detectron2")
-    facts = {
-        "python": platform.python_version(),
-        **{name: sys.modules[name].__version__ for name in libraries if name in sys.modules},
-        "cpu": _cpu_name(),
-        "threads": str(torch.get_num_threads()),
-    }
-    if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
+    """What a time depends on: versions of what is loaded, processor, threads of torch."""
+    facts = {"python": platform.python_version()}
+    for name in ("torch", "torchvision", "detectron2"):
+        if sys.modules.get(name) is not None:
+            facts[name] = sys.modules[name].__version__
+    facts["cpu"] = _cpu_name()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        facts["threads"] = str(torch.get_num_threads())
+        if torch.cuda.is_available():
+            facts["gpu"] = torch.cuda.get_device_name()
     return facts
 
 

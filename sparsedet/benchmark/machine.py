@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from ..timing import now
+from ..timing import milliseconds, take_turns
 
 SIZE = 2048  # of the square matrices that are multiplied
 BYTES = 2**28  # that are copied: more than any cache holds
@@ -36,15 +37,11 @@ def measure_machine(
     product = torch.empty_like(a)
     source, target = torch.ones(2, BYTES, dtype=torch.int8, device=device)
     return Machine(
-        multiply_adds_per_second=SIZE**3 / _least_seconds(lambda: torch.mm(a, b, out=product)),
-        bytes_per_second=2 * BYTES / _least_seconds(lambda: target.copy_(source)),
+        multiply_adds_per_second=SIZE**3 / _least_seconds(partial(torch.mm, a, out=product), b),
+        bytes_per_second=2 * BYTES / _least_seconds(target.copy_, source),
     )
 
 
-def _least_seconds(call: Callable[[], object]) -> float:
-    times = []
-    for _ in range(1 + ROUNDS):  # the first one warms up
-        start = now()
-        call()
-        times.append(now() - start)
-    return min(times)
+def _least_seconds(function: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:
+    turns = take_turns([partial(milliseconds, function, [x])], ROUNDS)
+    return min(ms for [ms] in turns) / 1000

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..timing import compare_latency
+from ..latency import compare_latency
+from ..timing import take_turns
 from .stages import STAGES
 
 Images = Sequence[np.ndarray]  # each (H, W, 3) uint8, BGR
@@ -89,13 +91,13 @@ def benchmark(
 
 
 def _compare_stages(engines: Sequence[Engine], images: Images, rounds: int) -> list[dict]:
-    samples: list[list[Mapping]] = [[] for _ in engines]
+    telling = {i: e.time_stages for i, e in enumerate(engines) if e.time_stages is not None}
     with torch.inference_mode():
-        for _ in range(rounds):
-            for engine, times in zip(engines, samples):
-                if engine.time_stages is not None:
-                    times.append(engine.time_stages(images))
+        turns = take_turns([partial(f, images) for f in telling.values()], rounds, warmup=0)
+        samples = dict(zip(telling, zip(*turns)))
     return [
-        {stage: float(np.median([t[stage] for t in times])) for stage in STAGES} if times else {}
-        for times in samples
+        {stage: float(np.median([t[stage] for t in samples[i]])) for stage in STAGES}
+        if i in samples
+        else {}
+        for i in range(len(engines))
     ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
+from ..hooks import attached
 from ..layers import SparseFusionConv2d
 from ..timing import now
 from .counting import random_proposals
@@ -60,19 +63,23 @@ def time_stages(model: nn.Module, call: Callable[[], Any]) -> dict[str, float]:
         spent[stages[module]] += now() - started[module]
 
     stages = _stage_modules(model)
-    handles = [m.register_forward_pre_hook(enter) for m in stages]
-    handles += [m.register_forward_hook(leave) for m in stages]
-    try:
+    with attached(_around(stages, enter, leave)):
         begin = now()
         call()
         total = now() - begin
-    finally:
-        for handle in handles:
-            handle.remove()
     spent["preprocess"] = started[model.backbone] - begin
     spent["proposals"] -= spent["rpn_head"]  # which runs inside
     spent["postprocess"] = total - sum(spent.values())
     return {stage: 1000 * spent[stage] for stage in STAGES}
+
+
+def _around(
+    modules: Iterable[nn.Module], enter: Callable, leave: Callable
+) -> Iterator[RemovableHandle]:
+    """Register ``enter`` before each module runs and ``leave`` after."""
+    for module in modules:
+        yield module.register_forward_pre_hook(enter)
+        yield module.register_forward_hook(leave)
 
 
 def _stage_modules(model: nn.Module) -> dict[nn.Module, str]:
@@ -110,14 +117,9 @@ def stage_bounds(
         running.pop()
 
     stages = _stage_modules(model)
-    handles = [m.register_forward_pre_hook(enter) for m in stages]
-    handles += [m.register_forward_hook(leave) for m in stages]
-    handles += [layer.register_forward_hook(visit) for layer in _layers(model)]
-    try:
+    visits = (layer.register_forward_hook(visit) for layer in _layers(model))
+    with attached(chain(_around(stages, enter, leave), visits)):
         call()
-    finally:
-        for handle in handles:
-            handle.remove()
     return {stage: bounds[stage] for stage in STAGES if bounds[stage]}
 
 

@@ -40,11 +40,12 @@ from ..detection.config import load_config
 from ..detection.load import load_model
 from ..detection.predictor import Predictor
 from ..files import replacing
+from ..latency import compare_latency
 from ..reports.pictures import draw_detections
 from ..reports.tables import markdown_table
 from ..reports.tradeoff import plot_tradeoff
 from ..reports.training import plot_training_curves
-from ..timing import compare_latency, environment
+from ..timing import environment
 from ..training.trainer import Trainer
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "Shapes-Detection"

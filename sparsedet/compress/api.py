@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ..timing import compare_latency
+from ..latency import compare_latency
 from .calibrate import calibrate_, project_
 from .entries import plan_to_entries, read_plan, resolve_plan
 from .layer_times import time_layers

@@ -13,8 +13,9 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..hooks import evaluating
 from .fit import Fit, layer_fit
-from .observe import Forward, evaluating, observe
+from .observe import Forward, observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import Plan, compact_weights
 from .replay import Replay

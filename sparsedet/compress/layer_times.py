@@ -13,9 +13,10 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..timing import now
+from ..hooks import evaluating
+from ..timing import milliseconds, take_turns
 from .curves import Option
-from .observe import Forward, call_model, evaluating, observe
+from .observe import Forward, call_model, observe
 from .plan import LayerPlan, Plan
 from .profile import Profile
 from .surgery import compact_twin, planned_layers
@@ -141,10 +142,10 @@ def _measure(
     ]
     dense, *compact = _time_forms(layer, [option.plan for option in timed], inputs)
     curves: dict[str | None, Curve] = {pattern: [] for pattern in by_pattern}
-    for option, milliseconds in zip(timed, compact):
+    for option, ms in zip(timed, compact):
         curve = curves[option.plan.pattern]
         # What has more weights takes no less time: less would be noise.
-        curve.append((option.weights, max([milliseconds, *(t for _, t in curve)])))
+        curve.append((option.weights, max([ms, *(t for _, t in curve)])))
     return dense, curves
 
 
@@ -176,19 +177,6 @@ def _time_forms(
 
 
 def _medians(runs: Sequence[tuple[Callable, Sequence[Any]]]) -> list[float]:
-    """Milliseconds of each function on all its inputs; they take turns, so that drift hits all."""
-    for run in runs:
-        _milliseconds(*run)  # to warm up
-    samples: list[list[float]] = [[] for _ in runs]
-    start = now()
-    while len(samples[0]) < ROUNDS or now() - start < SECONDS * len(runs):
-        for run, times in zip(runs, samples):
-            times.append(_milliseconds(*run))
-    return [median(times) for times in samples]
-
-
-def _milliseconds(function: Callable, inputs: Sequence[Any]) -> float:
-    start = now()
-    for x in inputs:
-        function(x)
-    return 1000.0 * (now() - start)
+    """Milliseconds of each function on all of its inputs."""
+    calls = [partial(milliseconds, *run) for run in runs]
+    return [median(times) for times in zip(*take_turns(calls, ROUNDS, SECONDS * len(runs)))]

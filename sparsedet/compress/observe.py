@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+
+from ..hooks import attached
 
 Forward = Callable[[nn.Module, Any], Any]
 """Runs the model on one batch. It must make the same calls each time: a detector's box head, for
@@ -46,8 +47,7 @@ def observe(
         if visits[module](batch, call, x):
             raise _Enough
 
-    handles = [m.register_forward_pre_hook(hook, with_kwargs=True) for m in visits]
-    try:
+    with attached(m.register_forward_pre_hook(hook, with_kwargs=True) for m in visits):
         for batch, inputs in enumerate(batches):  # noqa: B007  the hook reads it
             calls.clear()
             try:
@@ -56,22 +56,7 @@ def observe(
             except _Enough:
                 pass
             yield batch
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Enough(Exception):
     """Ends a forward pass whose rest nobody looks at."""
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, and afterwards in the mode that it had."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

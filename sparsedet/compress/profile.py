@@ -11,11 +11,12 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..hooks import evaluating
 from .curves import Option, convolution_options, linear_options
 from .fit import ROWS
 from .low_rank import white_variance
 from .moments import Moments
-from .observe import evaluating, observe
+from .observe import observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import can_fuse, choose_layers, compact_layers, dense_layers
 from .sensitivity import Sensitivity

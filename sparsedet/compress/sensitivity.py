@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from .observe import Forward, call_model, evaluating
+from ..hooks import attached, evaluating
+from .observe import Forward, call_model
 
 FLOOR = 0.1
 """What a direction counts at least, as a share of the mean. The answers hardly depend on many
@@ -106,19 +106,10 @@ def _gradients(
 
     hooks = {layer: partial(keep, name) for name, layer in layers.items()}
     hooks.update(dict.fromkeys(answers, answer))
-    with _hooked(hooks), torch.enable_grad():
+    registered = (module.register_forward_hook(hook) for module, hook in hooks.items())
+    with attached(registered), torch.enable_grad():
         forward(model, batch)
         if not outputs or not total:
             return []
         gradients = torch.autograd.grad(sum(total), outputs, allow_unused=True)
     return [(name, gradient) for name, gradient in zip(names, gradients) if gradient is not None]
-
-
-@contextmanager
-def _hooked(hooks: Mapping[nn.Module, Callable]) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..hooks import attached
 from .observe import Forward, observe
 from .patches import count_patches
 
@@ -53,21 +54,14 @@ class Survey:
 
             return count
 
-        handles = [
-            module.register_forward_hook(add_multiply_adds)
-            for module in model.modules()
-            if isinstance(module, (nn.Conv2d, nn.Linear))
-        ]
+        multiplying = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
         reached: dict[str, int] = {}
         visits = {layer: visit(name) for name, layer in layers.items()}
-        try:
+        with attached(m.register_forward_hook(add_multiply_adds) for m in multiplying):
             for _ in observe(model, counted, forward, visits):
                 before.update(reached)
                 reached.clear()
                 done = self.multiply_adds
-        finally:
-            for handle in handles:
-                handle.remove()
         self.outputs = {name: total / len(counted) for name, total in outputs.items()}
         self.before = {name: total / len(counted) for name, total in before.items()}
         self.multiply_adds /= len(counted)

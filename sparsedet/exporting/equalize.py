@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..hooks import attached
 from ..layers import LowRankLinear, SparseFusionConv2d
 
 BALANCE = 0.75
@@ -39,13 +40,9 @@ def equalize_(model: nn.Module, inputs: Iterable[Any], forward: Callable[[Any], 
         if x.numel():
             reach[reader] = reach.get(reader, 0) + x.abs().amax(1)
 
-    handles = [reader.register_forward_pre_hook(look) for reader in readers]
-    try:
+    with attached(reader.register_forward_pre_hook(look) for reader in readers):
         for x in inputs if readers else ():
             forward(x)
-    finally:
-        for handle in handles:
-            handle.remove()
     for reader, most in reach.items():
         weights = reader.weight.flatten(1).abs().amax(0)
         scale = _relative(most) ** BALANCE / _relative(weights) ** (1 - BALANCE)

@@ -9,8 +9,8 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import cv2
@@ -20,6 +20,7 @@ from PIL import Image
 from ..errors import InputError
 from ..extras import require
 from ..images import read_image
+from ..timing import milliseconds, take_turns
 from .annotate import Detect, annotate
 
 if TYPE_CHECKING:
@@ -76,14 +77,9 @@ def detect_side_by_side(models: Sequence[Model], image: np.ndarray) -> list[Resu
     Raises:
         InputError: a model cannot use the image.
     """
-    times: list[list[float]] = [[] for _ in models]
-    found = []
-    for _ in range(1 + RUNS):
-        found.clear()
-        for model, ms in zip(models, times):
-            start = perf_counter()
-            found.append(model.detect(image))
-            ms.append(1000 * (perf_counter() - start))
+    found = [model.detect(image) for model in models]
+    calls = [partial(milliseconds, model.detect, [image]) for model in models]
+    times = zip(*take_turns(calls, RUNS, warmup=0))
     scale = max(1, round(LONGER_SIDE / max(image.shape[:2])))
     picture = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     return [
@@ -91,7 +87,7 @@ def detect_side_by_side(models: Sequence[Model], image: np.ndarray) -> list[Resu
             model,
             annotate(picture, replace(detections, boxes=detections.boxes * scale)),
             len(detections),
-            statistics.median(ms[1:]),
+            statistics.median(ms),
         )
         for model, detections, ms in zip(models, found, times)
     ]

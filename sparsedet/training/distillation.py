@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import nn
 
 from ..checkpoint import SparseDetCheckpointer
 from ..errors import InputError
+from ..hooks import attached
 from ..modeling import dense_config
 
 RPN_BETA = 1 / 9
@@ -198,15 +200,9 @@ def box_loss(
 def _record(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple]]:
     """The (arguments, output) of each module's last call in the block."""
     calls: dict[str, tuple] = {}
-    handles = []
-    for name, module in modules.items():
 
-        def hook(module, args, output, name=name):
-            calls[name] = (args, output)
+    def keep(name, module, args, output):
+        calls[name] = (args, output)
 
-        handles.append(module.register_forward_hook(hook))
-    try:
+    with attached(m.register_forward_hook(partial(keep, name)) for name, m in modules.items()):
         yield calls
-    finally:
-        for handle in handles:
-            handle.remove()

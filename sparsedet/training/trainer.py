@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
 
 import torch
@@ -17,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..checkpoint import SparseDetCheckpointer
 from ..data import CheckedDatasetMapper
 from ..evaluation import build_evaluator
+from ..timing import now
 from .distillation import build_distiller
 
 BEST_METRIC = "bbox/AP50"
@@ -87,9 +87,9 @@ class CPUAMPTrainer(SimpleTrainer):
 
     def run_step(self) -> None:
         assert self.model.training, "[CPUAMPTrainer] model was changed to eval mode!"
-        start = time.perf_counter()
+        start = now()
         data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
+        data_time = now() - start
         with torch.autocast("cpu", dtype=torch.bfloat16):
             losses = self.model(data)
         self.optimizer.zero_grad()

@@ -1,17 +1,12 @@
-"""Counted costs against formulas, and the order and state in which models are timed."""
-
-import time
+"""Counted costs against formulas."""
 
 import pytest
-import torch
 from detectron2.config import get_cfg
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
-from torch import nn
 
 from sparsedet.benchmark.counting import count_flops
 from sparsedet.compress.survey import count_parameters
-from sparsedet.timing import compare_latency, environment
 
 
 @BACKBONE_REGISTRY.register()
@@ -95,36 +90,3 @@ def test_costs_of_resnets(name):
     if name == "FPN":
         cells = [256, 64, 16, 4, 1]
         assert ten["rpn_head"] == sum(cells) * (32 * 9 * 32 + 32 * 5 * 3)
-
-
-def test_models_take_turns():
-    calls = []
-    models = {
-        "fast": lambda x: calls.append(("fast", x)),
-        "slow": lambda x: calls.append(("slow", x)) or time.sleep(0.01),
-    }
-    result = compare_latency(models, inputs=[1, 2], rounds=3, warmup=1)
-    assert calls == [("fast", 1), ("slow", 1), ("fast", 2), ("slow", 2)] * 4
-    assert list(result) == ["fast", "slow"]
-    assert result["slow"].median >= 10 > result["fast"].median
-    assert result["slow"].p10 <= result["slow"].median <= result["slow"].p90
-
-
-def test_modules_are_timed_as_in_inference():
-    class Probe(nn.Module):
-        def forward(self, x):
-            states.append((self.training, torch.is_inference_mode_enabled()))
-
-    states = []
-    probe = Probe().train()
-    compare_latency({"probe": probe}, [None], rounds=1, warmup=0)
-    assert states == [(False, True)]
-    assert probe.training
-
-
-def test_environment_names_what_matters():
-    facts = environment()
-    assert facts["torch"] == torch.__version__
-    assert facts["threads"] == str(torch.get_num_threads())
-    assert {"python", "torchvision", "detectron2", "cpu"} <= facts.keys()
-    assert all(facts.values())

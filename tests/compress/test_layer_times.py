@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparsedet import timing
 from sparsedet.compress import (
     LayerPlan,
     LayerProfile,
@@ -80,7 +81,7 @@ class _Work:
 @pytest.fixture
 def work(monkeypatch):
     work = _Work()
-    monkeypatch.setattr(layer_times, "_milliseconds", work)
+    monkeypatch.setattr(layer_times, "milliseconds", work)
     monkeypatch.setattr(layer_times, "SECONDS", 0)
     return work
 
@@ -155,9 +156,7 @@ def test_the_rest_is_what_the_layers_leave_of_the_whole(profile, work):
 
 def test_more_weights_never_cost_less(work, monkeypatch):
     times = {2: 4.0, 4: 3.0, 8: 9.0}  # milliseconds by rank, one of which is noise
-    monkeypatch.setattr(
-        layer_times, "_milliseconds", lambda f, inputs: times[getattr(f, "rank", 8)]
-    )
+    monkeypatch.setattr(layer_times, "milliseconds", lambda f, inputs: times[getattr(f, "rank", 8)])
     options = [Option(LayerPlan((rank,)), 40 * rank, 0.1) for rank in (8, 7, 4, 3, 2)]
     profile = Profile({"fc": LayerProfile(3.0, [Option(None, 384, 0.0), *options])}, 1, 1.0)
     model = nn.ModuleDict({"fc": nn.Linear(16, 24)})
@@ -177,7 +176,7 @@ def test_plans_reach_what_can_be_reached_and_take_nothing_slower(profile, work, 
         lucky = luck.setdefault(function, torch.rand((), generator=generator).item())
         return _weights(function) ** 0.5 * (0.5 + 2 * lucky)
 
-    monkeypatch.setattr(layer_times, "_milliseconds", milliseconds)
+    monkeypatch.setattr(layer_times, "milliseconds", milliseconds)
     cost = measure_latency(_model(), profile, _images(16))
     costs = {"latency": cost}
 
@@ -209,7 +208,7 @@ def test_times_of_a_plan(profile, work):
 def test_turns_and_medians(monkeypatch):
     """On a clock that the functions themselves move."""
     clock, order = SimpleNamespace(now=0.0), []
-    monkeypatch.setattr(layer_times, "now", lambda: clock.now)
+    monkeypatch.setattr(timing, "now", lambda: clock.now)
     monkeypatch.setattr(layer_times, "SECONDS", 0.25)
 
     def function(name, seconds):
