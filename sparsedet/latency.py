@@ -31,6 +31,7 @@ def compare_latency(
     inputs: Sequence[Any],
     rounds: int = 10,
     warmup: int = 2,
+    progress: bool = False,
 ) -> dict[str, Latency]:
     """Time every model on every input, A B A B ..., on the same inputs in the same order.
 
@@ -40,6 +41,7 @@ def compare_latency(
 
     Args:
         inputs: each is the one argument of a call, for a detectron2 model a list of dicts.
+        progress: show a bar.
     """
     calls = [partial(milliseconds, model, [x]) for x in inputs for model in models.values()]
     with ExitStack() as stack:
@@ -48,7 +50,7 @@ def compare_latency(
             if isinstance(model, nn.Module):
                 stack.enter_context(evaluating(model))
         turns = take_turns(calls, rounds, warmup=warmup)
-        times = np.array(list(tqdm(turns, desc="latency", total=rounds, unit="round")))
+        times = np.array(list(tqdm(turns, "latency", rounds, disable=not progress, unit="round")))
     return {
         name: Latency(*np.percentile(times[:, i :: len(models)], [50, 10, 90]).tolist())
         for i, name in enumerate(models)

@@ -61,7 +61,9 @@ def benchmark(
         stages: {stage: {"ms": median, "bound_ms": or None}}, empty where the engine does not tell.
     """
     height, width = images[0].shape[:2]
-    whole = compare_latency({str(i): e.run for i, e in enumerate(engines)}, [images], rounds)
+    whole = compare_latency(
+        {str(i): e.run for i, e in enumerate(engines)}, [images], rounds, progress=True
+    )
     stages = _compare_stages(engines, images, rounds)
     return [
         {

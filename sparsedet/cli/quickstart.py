@@ -24,12 +24,12 @@ import os
 import shutil
 from pathlib import Path
 
-import cv2
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
+from PIL import Image
 from tqdm import tqdm
 
 from ..api import compress_
@@ -40,6 +40,7 @@ from ..detection.config import load_config
 from ..detection.load import load_model
 from ..detection.predictor import Predictor
 from ..files import replacing
+from ..images import read_image
 from ..latency import compare_latency
 from ..reports.pictures import draw_detections
 from ..reports.tables import markdown_table
@@ -135,11 +136,11 @@ def draw(cfg: CfgNode, predictor: Predictor, folder: Path) -> None:
     dataset = cfg.DATASETS.TEST[0]
     names = MetadataCatalog.get(dataset).thing_classes
     for record in DatasetCatalog.get(dataset)[:PICTURES]:
-        image = cv2.imread(record["file_name"])
+        image = read_image(record["file_name"])
         instances = predictor(image)["instances"].to("cpu")
         instances = instances[instances.scores >= 0.5]
         picture = draw_detections(image, instances, record["annotations"], names)
-        cv2.imwrite(str(folder / f"{record['image_id']}.png"), picture)
+        Image.fromarray(picture[:, :, ::-1]).save(folder / f"{record['image_id']}.png")
 
 
 def main() -> None:
@@ -171,14 +172,14 @@ def main() -> None:
 
     draw(configs["sparse"], predictors["sparse"], output / "detections")
     records = DatasetCatalog.get(configs["dense"].DATASETS.TEST[0])[:TIMED_IMAGES]
-    images = [cv2.imread(record["file_name"]) for record in records]
-    for name, latency in compare_latency(predictors, images).items():
+    images = [read_image(record["file_name"]) for record in records]
+    for name, latency in compare_latency(predictors, images, progress=True).items():
         results[name]["ms"] = latency.median
     with replacing(str(output / "results.json")) as temporary:
         Path(temporary).write_text(json.dumps(results, indent=2) + "\n")
     trained = [name for name in configs if name != "sparse, not fine-tuned"]
     plot_training_curves(
-        {name: os.path.join(configs[name].OUTPUT_DIR, "sensitivities.json") for name in trained},
+        {name: os.path.join(configs[name].OUTPUT_DIR, "metrics.json") for name in trained},
         str(output / "curves.png"),
     )
     plot_tradeoff(results, str(output / "tradeoff.png"))

@@ -49,7 +49,7 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
     else:
         plan = resolve_plan(model, read_plan(os.fspath(request.plan)))
     entries = plan_to_entries(plan, model)
-    times = time_layers(model, plan, task.batches, task.forward, progress)
+    times = time_layers(model, plan, task, progress)
 
     compact = copy.deepcopy(model)  # the model itself changes last, all at once
     if request.calibrate:
@@ -64,6 +64,7 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
         task.batches[:TIMED],
         rounds=5,
         warmup=1,
+        progress=progress,
     )
     for name in times:
         result.layers[name].milliseconds = times[name]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..hooks import evaluating
 from .fit import Fit, layer_fit
-from .observe import Forward, observe
+from .observe import observe
 from .patches import count_patches, take_patches, weight_matrix
 from .plan import Plan, compact_weights
 from .replay import Replay
@@ -73,7 +72,7 @@ def calibrate_(
             for name in survey.outputs
         }
         fits = {name: fit for name, fit in fits.items() if fit}
-        passes = _Passes(model, layers, fits, survey, task.batches, task.forward, progress)
+        passes = _Passes(model, layers, fits, survey, task, progress)
         try:
             passes.run_dense()
             for name in fits:
@@ -119,13 +118,12 @@ class _Passes:
         layers: Mapping[str, nn.Module],
         fits: Mapping[str, Fit],
         survey: Survey,
-        batches: Sequence[Any],
-        forward: Forward,
+        task: Task,
         progress: bool,
     ):
-        self.model, self.batches, self.forward = model, batches, forward
+        self.model, self.task, batches = model, task, task.batches
         self.layers, self.fits = layers, fits
-        self.replay = Replay(model, batches, forward)
+        self.replay = Replay(model, batches, task.forward)
         expected = {name: survey.outputs[name] * len(batches) for name in fits}
         self.sample = Sample(expected, {name: fit.wanted for name, fit in fits.items()})
         # Of each layer, for each batch and call: the number of outputs, and a sample of them.
@@ -160,7 +158,7 @@ class _Passes:
             return collect
 
         visits = {self.layers[name]: visit(name) for name in self.fits}
-        for _ in observe(self.model, self.batches, self.forward, visits):
+        for _ in observe(self.model, self.task.batches, self.task.forward, visits):
             self.bar.update(self.dense_work)
 
     def run_up_to(self, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..errors import InputError
 from ..hooks import evaluating
 from ..timing import milliseconds, take_turns
 from .curves import Option
-from .observe import Forward, call_model, observe
+from .observe import observe
 from .plan import LayerPlan, Plan
 from .profile import Profile
 from .surgery import compact_twin, planned_layers
 from .survey import COUNTED_BATCHES
 from .targets import Cost
+from .task import Task
 
 ROUNDS = 5
 """How often each form of a layer runs at least."""
@@ -37,8 +37,7 @@ Curve = list[tuple[int, float]]
 def measure_latency(
     model: nn.Module,
     profile: Profile,
-    batches: Iterable[Any],
-    forward: Forward = call_model,
+    task: Task,
     progress: bool = False,
 ) -> Cost:
     """Milliseconds of one batch as a cost for :func:`plan_for_targets`.
@@ -50,16 +49,17 @@ def measure_latency(
 
     Args:
         model: the dense model of the profile. It is left as it was.
-        batches, forward, progress: as for :func:`profile_layers`.
+        task: its batches, and how to run the model on them.
+        progress: show a bar.
 
     Raises:
-        InputError: no batches, or a model that is not that of the profile.
+        InputError: a model that is not that of the profile.
     """
     layers = planned_layers(model, profile.layers)
     costs: dict[tuple[str, LayerPlan | None], float] = {}
     measured: dict[tuple, tuple[float, dict[str | None, Curve]]] = {}
     with evaluating(model):
-        batch, inputs = _median_batch(model, layers, list(batches), forward)
+        batch, inputs = _median_batch(model, layers, task)
         for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
             _, *options = profile.layers[name].options
             key = _shape(layers[name], options, inputs[name])
@@ -68,7 +68,7 @@ def measure_latency(
             costs[name, None], curves = measured[key]
             for option in options:
                 costs[name, option.plan] = _interpolate(curves[option.plan.pattern], option.weights)
-        [whole] = _medians([(partial(forward, model), [batch])])
+        [whole] = _medians([(partial(task.forward, model), [batch])])
     rest = whole - sum(costs[name, None] for name in layers)
     return Cost(lambda name, plan: costs[name, plan], max(rest, 0.0))
 
@@ -77,23 +77,23 @@ def measure_latency(
 def time_layers(
     model: nn.Module,
     plan: Plan,
-    batches: Iterable[Any],
-    forward: Forward = call_model,
+    task: Task,
     progress: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """Milliseconds of each layer in a plan, (dense, compact), as :func:`measure_latency` has them.
 
     Args:
         model: the dense model. It is left as it was.
-        batches, forward, progress: as for :func:`profile_layers`.
+        task: its batches, and how to run the model on them.
+        progress: show a bar.
 
     Raises:
-        InputError: no batches, or a plan that does not fit the model.
+        InputError: a plan that does not fit the model.
     """
     layers = planned_layers(model, plan)
     times = {}
     with evaluating(model):
-        _, inputs = _median_batch(model, layers, list(batches), forward)
+        _, inputs = _median_batch(model, layers, task)
         for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
             dense, compact = _time_forms(layers[name], [plan[name]], inputs[name])
             times[name] = dense, compact
@@ -101,12 +101,10 @@ def time_layers(
 
 
 def _median_batch(
-    model: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Any], forward: Forward
+    model: nn.Module, layers: Mapping[str, nn.Module], task: Task
 ) -> tuple[Any, dict[str, list[torch.Tensor]]]:
     """The median-sized of a few batches, and each layer's inputs there, as tensors without data."""
-    if not batches:
-        raise InputError("measuring needs inputs, and there are none")
-    few = batches[:: -(-len(batches) // COUNTED_BATCHES)]
+    few = task.batches[:: -(-len(task.batches) // COUNTED_BATCHES)]
     inputs: list[dict[str, list]] = [{name: [] for name in layers} for _ in few]
 
     def visit(name):
@@ -115,7 +113,9 @@ def _median_batch(
 
         return keep
 
-    for _ in observe(model, few, forward, {layer: visit(name) for name, layer in layers.items()}):
+    for _ in observe(
+        model, few, task.forward, {layer: visit(name) for name, layer in layers.items()}
+    ):
         pass
     sizes = [sum(x.numel() for calls in seen.values() for x in calls) for seen in inputs]
     middle = sorted(range(len(few)), key=sizes.__getitem__)[len(few) // 2]

@@ -47,7 +47,7 @@ def make_plan(
     targets = request.targets
     if "latency" not in targets and not request.no_slower:
         return plan_for_targets(profile, targets), []
-    latency = measure_latency(model, profile, some.batches, some.forward, progress=progress)
+    latency = measure_latency(model, profile, some, progress)
     costs = {"latency": latency}
     try:
         return plan_for_targets(_without_slower(profile, latency), targets, costs), []

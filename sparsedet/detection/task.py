@@ -15,6 +15,7 @@ from ..checkpoint import SparseDetCheckpointer
 from ..compress import Result, Task
 from ..compress.plan import dense_layers
 from ..errors import InputError
+from ..hooks import attached
 from .config import compact_config
 from .images import load_images
 
@@ -63,12 +64,8 @@ class DetectionTask(Task):
             # Detached: what is recorded must not hold a graph of gradients.
             return recorded.setdefault(steps.index(module), _detached(output))
 
-        handles = [step.register_forward_hook(fix) for step in steps if step is not None]
-        try:
+        with attached(step.register_forward_hook(fix) for step in steps if step is not None):
             model(batch)
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def answers(self, model: nn.Module) -> list[str]:
         """Names of the dense layers that predict classes and boxes."""

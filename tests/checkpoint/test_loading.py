@@ -114,7 +114,7 @@ def test_resuming_is_strict_and_restores_the_rest(tmp_path):
 
 def test_nothing_for_the_backbone(tmp_path):
     torch.save({"features.0.weight": torch.ones(4, 3, 3, 3)}, tmp_path / "raw.pth")
-    refuses(Detector(), tmp_path / "raw.pth", "backbone.conv1_1.weight.*convert_vgg.py")
+    refuses(Detector(), tmp_path / "raw.pth", "backbone.conv1_1.weight.*sparsedet convert")
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def measure_times(model: nn.Module, plans: Plans, task: DetectionTask) -> dict[s
         options = [Option(plan, count, math.nan) for plan, count in zip(plans[name], weights)]
         profiles[name] = LayerProfile(1, [Option(None, dense, 0.0), *options])
     profile = Profile(profiles, count_parameters(model), 0.0)
-    cost = measure_latency(model, profile, task.batches, task.forward, progress=True)
+    cost = measure_latency(model, profile, task, progress=True)
     return {name: [cost.layer(name, plan) for plan in (None, *plans[name])] for name in plans}
 
 
