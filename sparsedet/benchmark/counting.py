@@ -16,7 +16,9 @@ from ..hooks import evaluating
 
 
 @torch.no_grad()
-def count_flops(model: nn.Module, height: int, width: int, num_proposals: int) -> dict[str, int]:
+def count_multiply_adds(
+    model: nn.Module, height: int, width: int, num_proposals: int
+) -> dict[str, int]:
     """Multiply-adds for one image, as :func:`counting` counts them.
 
     Args:

@@ -38,7 +38,7 @@ def fix_proposals(model: nn.Module, count: int, height: int, width: int) -> None
     """Give the ROI heads the same ``count`` random boxes in every image of that size, from now on.
 
     The proposal generator runs as ever, but what it returns is replaced by a forward hook: so the
-    number is exact whatever the weights and images, as it is for :func:`count_flops`.
+    number is exact whatever the weights and images, as it is for :func:`count_multiply_adds`.
     """
     fixed = random_proposals(count, height, width).to(model.device)
     model.proposal_generator.register_forward_hook(

@@ -67,7 +67,7 @@ class TorchvisionDetector(nn.Module):
         return self.model([x["image"].to(self.device) / 255 for x in inputs])
 
     @torch.no_grad()
-    def count_flops(self, height: int, width: int) -> int:
-        """Multiply-adds for one image of that size, as :func:`count_flops` has them."""
+    def count_multiply_adds(self, height: int, width: int) -> int:
+        """Multiply-adds for one image of that size, as :func:`count_multiply_adds` has them."""
         image = torch.zeros(3, height, width, device=self.device)
         return count_call(self.model, [image])[0]

@@ -10,7 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from sparsedet.benchmark.counting import count_call, count_flops
+from sparsedet.benchmark.counting import count_call, count_multiply_adds
 from sparsedet.compress.survey import count_parameters
 
 
@@ -61,7 +61,7 @@ def test_costs_equal_the_formula(capfd):
 
     assert count_parameters(model) == sum(backbone + rpn_head + box_head) + biases
     capfd.readouterr()
-    assert count_flops(model, 50, 70, num_proposals=7) == {
+    assert count_multiply_adds(model, 50, 70, num_proposals=7) == {
         "backbone": cells * sum(backbone),
         "rpn_head": cells * sum(rpn_head),
         "box_head": 7 * sum(box_head),
@@ -89,7 +89,7 @@ def test_costs_of_resnets(name):
         cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["res4"]
         cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
     model = build_model(cfg)
-    five, ten = (count_flops(model, 64, 64, n) for n in (5, 10))
+    five, ten = (count_multiply_adds(model, 64, 64, n) for n in (5, 10))
     assert ten["box_head"] == 2 * five["box_head"] > 0
     assert ten["backbone"] == five["backbone"] > 0
     if name == "FPN":
@@ -117,7 +117,7 @@ def test_fvcore_counts_the_same_but_for_resampling():
     by_operator = analysis.by_operator()
     resampling = by_operator.pop("upsample_nearest2d")
     del by_operator["batch_norm"]
-    count = count_flops(model, 64, 96, 5)["backbone"]
+    count = count_multiply_adds(model, 64, 96, 5)["backbone"]
     assert count == sum(by_operator.values())
     assert 0 < resampling < 0.0002 * count
 
@@ -129,7 +129,7 @@ def test_masks_do_not_count(config):
         cfg = model_zoo.get_config(f"COCO-InstanceSegmentation/{config}.yaml")
         cfg.MODEL.DEVICE, cfg.MODEL.MASK_ON = "cpu", mask_on
         model = build_model(cfg)
-        counts.append(count_flops(model, 64, 96, 5))
+        counts.append(count_multiply_adds(model, 64, 96, 5))
         assert model.roi_heads.mask_on == mask_on
     assert counts[0] == counts[1]
 

@@ -41,9 +41,9 @@ def test_model_zoo(name):
     for runnable in (model, optimized):
         times = time_stages(runnable, lambda: detect(runnable, images))  # noqa: B023
         assert tuple(times) == STAGES and min(times.values()) > 0
-    flops = multiply_adds(model, SETTING)
+    count = multiply_adds(model, SETTING)
     expected = _layer_multiply_adds(model, lambda: detect(model, images[:1]))
-    assert flops == expected
+    assert count == expected
 
 
 @pytest.mark.parametrize("name, size", list(zip(NAMES, [(64, 96), (320, 480)])))
@@ -60,9 +60,9 @@ def test_torchvision(name, size):
     assert len(detect(model, SETTING.images())) == 2
     assert sizes == [size] and proposals == [6, 6]
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    flops = multiply_adds(model, SETTING)
+    count = multiply_adds(model, SETTING)
     expected = _layer_multiply_adds(model, lambda: detect(model, SETTING.images()[:1]))
-    assert flops == expected
+    assert count == expected
 
 
 def test_colours_are_as_torchvision_reads_them():
