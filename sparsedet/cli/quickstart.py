@@ -178,7 +178,7 @@ def main() -> None:
         Path(temporary).write_text(json.dumps(results, indent=2) + "\n")
     trained = [name for name in configs if name != "sparse, not fine-tuned"]
     plot_training_curves(
-        {name: os.path.join(configs[name].OUTPUT_DIR, "sensitivities.json") for name in trained},
+        {name: os.path.join(configs[name].OUTPUT_DIR, "metrics.json") for name in trained},
         str(output / "curves.png"),
     )
     plot_tradeoff(results, str(output / "tradeoff.png"))
