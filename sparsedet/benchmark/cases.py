@@ -65,7 +65,10 @@ def make_engines(
     made = []
     for i, (config, weights) in enumerate(detectors):
         model = build_detector(config, weights, setting)
-        size = {"params": count_parameters(model), "gflops": multiply_adds(model, setting) / 1e9}
+        size = {
+            "params": count_parameters(model),
+            "multiply_adds": multiply_adds(model, setting),
+        }
         for name, precision in engines:
             if name in IN_PYTORCH:
                 ready = _in_pytorch(model, config, weights, name, precision, setting)

@@ -15,7 +15,7 @@ from torch import nn
 from ..checkpoint import SparseDetCheckpointer
 from ..detection.config import load_config
 from ..errors import InputError
-from .counting import count_flops
+from .counting import count_multiply_adds
 from .stages import fix_proposals
 from .torchvision_models import TorchvisionDetector
 
@@ -81,7 +81,9 @@ def build_detector(config: str, weights: str | None, setting: Setting) -> nn.Mod
 
 
 def multiply_adds(model: nn.Module, setting: Setting) -> int:
-    """Those for one image, as :func:`count_flops` counts them."""
+    """Those for one image, as :func:`count_multiply_adds` counts them."""
     if isinstance(model, TorchvisionDetector):
-        return model.count_flops(setting.height, setting.width)
-    return sum(count_flops(model, setting.height, setting.width, setting.proposals).values())
+        return model.count_multiply_adds(setting.height, setting.width)
+    return sum(
+        count_multiply_adds(model, setting.height, setting.width, setting.proposals).values()
+    )

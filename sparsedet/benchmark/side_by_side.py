@@ -24,8 +24,8 @@ class Engine:
     Attributes:
         config, name, precision: what it is.
         run: images to the detections in each.
-        params, gflops: parameters, and billions of multiply-adds for one image as
-            :func:`count_flops` counts them, of the model as its config builds it.
+        params, multiply_adds: how many, the latter for one image as :func:`count_multiply_adds`
+            counts them, of the model as its config builds it.
         file_bytes: of the file that holds the model.
         peak_rss_mb: peak resident memory of a process that loads it and runs it once, in MB.
         load_ms: milliseconds to load that file; None if the engine does not tell.
@@ -38,7 +38,7 @@ class Engine:
     precision: str
     run: Callable[[Images], Any]
     params: int
-    gflops: float
+    multiply_adds: int
     file_bytes: int
     peak_rss_mb: float
     load_ms: float | None = None
@@ -57,8 +57,9 @@ def benchmark(
 
     Returns:
         dicts of config, engine, precision, height, width, proposals, batch, threads, ms_median,
-        ms_p10, ms_p90 (of the whole batch), params, gflops, file_bytes, peak_rss_mb, load_ms, and
-        stages: {stage: {"ms": median, "bound_ms": or None}}, empty where the engine does not tell.
+        ms_p10, ms_p90 (of the whole batch), params, multiply_adds, file_bytes, peak_rss_mb,
+        load_ms, and stages: {stage: {"ms": median, "bound_ms": or None}}, empty where the engine
+        does not tell.
     """
     height, width = images[0].shape[:2]
     whole = compare_latency(
@@ -79,7 +80,7 @@ def benchmark(
             "ms_p10": latency.p10,
             "ms_p90": latency.p90,
             "params": engine.params,
-            "gflops": engine.gflops,
+            "multiply_adds": engine.multiply_adds,
             "file_bytes": engine.file_bytes,
             "peak_rss_mb": engine.peak_rss_mb,
             "load_ms": engine.load_ms,

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ..hooks import attached
 from ..layers import SparseFusionConv2d
 from ..timing import now
-from .counting import random_proposals
+from .counting import counting, random_proposals
 from .machine import Machine
 
 STAGES = (
@@ -39,7 +38,7 @@ def fix_proposals(model: nn.Module, count: int, height: int, width: int) -> None
     """Give the ROI heads the same ``count`` random boxes in every image of that size, from now on.
 
     The proposal generator runs as ever, but what it returns is replaced by a forward hook: so the
-    number is exact whatever the weights and images, as it is for :func:`count_flops`.
+    number is exact whatever the weights and images, as it is for :func:`count_multiply_adds`.
     """
     fixed = random_proposals(count, height, width).to(model.device)
     model.proposal_generator.register_forward_hook(
@@ -101,11 +100,15 @@ def stage_bounds(
     """
     bounds: Counter = Counter()
     running = [""]
+    counted = {}
 
-    def visit(layer, args, output):
+    def begin(layer, args):
+        counted[layer] = count()
+
+    def end(layer, args, output):
         values = args[0].numel() + output.numel() + sum(p.numel() for p in layer.parameters())
         seconds = max(
-            _multiply_adds(layer, output) / machine.multiply_adds_per_second,
+            (count() - counted[layer]) / machine.multiply_adds_per_second,
             values * value_bytes / machine.bytes_per_second,
         )
         bounds[running[-1]] += 1000 * seconds
@@ -117,8 +120,8 @@ def stage_bounds(
         running.pop()
 
     stages = _stage_modules(model)
-    visits = (layer.register_forward_hook(visit) for layer in _layers(model))
-    with attached(chain(_around(stages, enter, leave), visits)):
+    hooks = chain(_around(stages, enter, leave), _around(_layers(model), begin, end))
+    with attached(hooks), counting() as count:
         call()
     return {stage: bounds[stage] for stage in STAGES if bounds[stage]}
 
@@ -130,9 +133,3 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
     else:
         for child in module.children():
             yield from _layers(child)
-
-
-def _multiply_adds(layer: nn.Module, output: torch.Tensor) -> int:
-    if isinstance(layer, SparseFusionConv2d):
-        return len(output) * layer.multiply_adds(*output.shape[-2:])
-    return output.numel() * layer.weight[0].numel()

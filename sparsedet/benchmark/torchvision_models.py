@@ -11,7 +11,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from ..compress.surgery import replace_modules
 from ..errors import InputError
-from .counting import count_flops_of, random_proposals
+from .counting import count_call, random_proposals
 
 NAMES = ("fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn")
 
@@ -67,7 +67,7 @@ class TorchvisionDetector(nn.Module):
         return self.model([x["image"].to(self.device) / 255 for x in inputs])
 
     @torch.no_grad()
-    def count_flops(self, height: int, width: int) -> int:
-        """Multiply-adds for one image of that size, as :func:`count_flops` has them."""
+    def count_multiply_adds(self, height: int, width: int) -> int:
+        """Multiply-adds for one image of that size, as :func:`count_multiply_adds` has them."""
         image = torch.zeros(3, height, width, device=self.device)
-        return count_flops_of(self.model, lambda model, x: model([x])[0]["boxes"], image)
+        return count_call(self.model, [image])[0]

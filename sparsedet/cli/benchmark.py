@@ -26,7 +26,7 @@ in PyTorch the proposal generator runs as ever, and its boxes are then replaced 
 exported file takes its best anchors as they are, and suppresses none. Exported files take the
 images of a batch one by one.
 
-GFLOPs are billions of multiply-adds for one image, as fvcore counts them. File size is that of the
+Multiply-adds are those for one image, one of which is one flop here. File size is that of the
 exported file, or in PyTorch of the parameters and buffers; the time to load is of an exported file.
 Peak memory is that of a process of its own which loads the model and runs it once. Beside each
 stage stands the time below which this machine cannot take it, from its best rates in a matrix

@@ -4,7 +4,7 @@
 
 Needs no data and no GPU. What is finished is not done again. Writes, under --output:
 
-    results.json      parameters, GFLOPs, ms per image, COCO AP and AP50, VOC mAP of each model
+    results.json      parameters, multiply-adds, ms per image, COCO AP, AP50 and VOC mAP of each
     dense/            config.yaml and model_final.pth, as sparsedet train leaves them
     sparse/           the dense model compressed, as sparsedet compress leaves it, with a report;
                       sparse/finetune/ is that model fine-tuned, the one that is compared
@@ -33,7 +33,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..api import compress_
-from ..benchmark.counting import count_flops
+from ..benchmark.counting import count_multiply_adds
 from ..compress.survey import count_parameters
 from ..data import generate_shapes
 from ..detection.config import load_config
@@ -127,8 +127,8 @@ def evaluate(cfg: CfgNode, model: torch.nn.Module) -> dict[str, float]:
 
 def costs(cfg: CfgNode, model: torch.nn.Module) -> dict[str, float]:
     height, width = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    flops = count_flops(model, height, width, cfg.MODEL.RPN.POST_NMS_TOPK_TEST)
-    return {"params": count_parameters(model), "gflops": sum(flops.values()) / 1e9}
+    multiply_adds = count_multiply_adds(model, height, width, cfg.MODEL.RPN.POST_NMS_TOPK_TEST)
+    return {"params": count_parameters(model), "multiply_adds": sum(multiply_adds.values())}
 
 
 def draw(cfg: CfgNode, predictor: Predictor, folder: Path) -> None:

@@ -33,14 +33,14 @@ def benchmark_table(rows: Sequence[Mapping], against: str | None = None) -> str:
     """Two tables in Markdown: the whole, and the stages with their bounds."""
     factors = [None] * len(rows) if against is None else speedups(rows, against)
     names = ["config", "engine", *_varied(rows)]
-    headings = ["ms", "p10 to p90", "parameters", "GFLOPs", "file MB", "peak MB", "load ms"]
+    headings = ["ms", "p10 to p90", "parameters", "multiply-adds", "file MB", "peak MB", "load ms"]
     whole = [
         [
             *_named(row, names),
             f"{row['ms_median']:.1f}" + (f" ({factor:.2f}x)" if factor else ""),
             f"{row['ms_p10']:.1f} to {row['ms_p90']:.1f}",
             f"{row['params'] / 1e6:.2f} M",
-            f"{row['gflops']:.2f}",
+            f"{row['multiply_adds'] / 1e9:.2f} G",
             f"{row['file_bytes'] / 1e6:.1f}",
             f"{row['peak_rss_mb']:.0f}",
             "" if row["load_ms"] is None else f"{row['load_ms']:.0f}",

@@ -1,7 +1,7 @@
 """Results of models side by side, in Markdown.
 
 Results are dicts by model name, the first of which is the reference:
-`{"dense": {"params", "gflops", "ms", "AP", "AP50", "voc_mAP"}, ...}`: parameters, billions of
+`{"dense": {"params", "multiply_adds", "ms", "AP", "AP50", "voc_mAP"}, ...}`: parameters,
 multiply-adds and milliseconds per image, and the three metrics in percent.
 """
 
@@ -15,7 +15,7 @@ from tabulate import tabulate
 # key: heading, unit that is divided by, format, and whether it is a cost (compared by ratio)
 COLUMNS = {
     "params": ("parameters", 1e6, "{:.2f} M", True),
-    "gflops": ("GFLOPs", 1, "{:.2f}", True),
+    "multiply_adds": ("multiply-adds", 1e9, "{:.2f} G", True),
     "ms": ("ms per image", 1, "{:.1f}", True),
     "AP": ("COCO AP", 1, "{:.2f}", False),
     "AP50": ("AP50", 1, "{:.2f}", False),

@@ -1,11 +1,16 @@
 """Counted costs against formulas."""
 
 import pytest
+import torch
+import torch.nn.functional as F
+from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
 
-from sparsedet.benchmark.counting import count_flops
+from sparsedet.benchmark.counting import count_call, count_multiply_adds
 from sparsedet.compress.survey import count_parameters
 
 
@@ -56,7 +61,7 @@ def test_costs_equal_the_formula(capfd):
 
     assert count_parameters(model) == sum(backbone + rpn_head + box_head) + biases
     capfd.readouterr()
-    assert count_flops(model, 50, 70, num_proposals=7) == {
+    assert count_multiply_adds(model, 50, 70, num_proposals=7) == {
         "backbone": cells * sum(backbone),
         "rpn_head": cells * sum(rpn_head),
         "box_head": 7 * sum(box_head),
@@ -84,9 +89,60 @@ def test_costs_of_resnets(name):
         cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["res4"]
         cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
     model = build_model(cfg)
-    five, ten = (count_flops(model, 64, 64, n) for n in (5, 10))
+    five, ten = (count_multiply_adds(model, 64, 64, n) for n in (5, 10))
     assert ten["box_head"] == 2 * five["box_head"] > 0
     assert ten["backbone"] == five["backbone"] > 0
     if name == "FPN":
         cells = [256, 64, 16, 4, 1]
         assert ten["rpn_head"] == sum(cells) * (32 * 9 * 32 + 32 * 5 * 3)
+
+
+class _Backbone(nn.Module):
+    """As fvcore traces it: to tensors, without names."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.backbone = model.backbone
+
+    def forward(self, x):
+        return list(self.backbone(x).values())
+
+
+def test_fvcore_counts_the_same_but_for_resampling():
+    cfg = model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg).eval()
+    analysis = FlopCountAnalysis(_Backbone(model), torch.zeros(1, 3, 64, 96))
+    analysis.unsupported_ops_warnings(False)
+    by_operator = analysis.by_operator()
+    resampling = by_operator.pop("upsample_nearest2d")
+    del by_operator["batch_norm"]
+    count = count_multiply_adds(model, 64, 96, 5)["backbone"]
+    assert count == sum(by_operator.values())
+    assert 0 < resampling < 0.0002 * count
+
+
+@pytest.mark.parametrize("config", ["mask_rcnn_R_50_FPN_1x", "mask_rcnn_R_50_C4_1x"])
+def test_masks_do_not_count(config):
+    counts = []
+    for mask_on in (True, False):
+        cfg = model_zoo.get_config(f"COCO-InstanceSegmentation/{config}.yaml")
+        cfg.MODEL.DEVICE, cfg.MODEL.MASK_ON = "cpu", mask_on
+        model = build_model(cfg)
+        counts.append(count_multiply_adds(model, 64, 96, 5))
+        assert model.roi_heads.mask_on == mask_on
+    assert counts[0] == counts[1]
+
+
+def test_what_counts():
+    convolution = nn.Conv2d(4, 6, 3, groups=2, stride=2)
+    norm = nn.BatchNorm2d(6).eval()
+
+    def call(x):
+        y = F.interpolate(norm(convolution(x)), scale_factor=2, mode="bilinear")
+        return F.linear(y, y[0, 0, :3]) @ torch.ones(3, 5)
+
+    with torch.no_grad():
+        count, output = count_call(call, torch.zeros(1, 4, 9, 9))
+    assert output.shape == (1, 6, 8, 5)
+    assert count == 6 * 4 * 4 * 9 * 2 + 6 * 8 * 3 * 8 + 6 * 8 * 5 * 3

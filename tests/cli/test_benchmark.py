@@ -62,7 +62,7 @@ def test_dense_and_sparse_in_two_engines(run_tool, configs, weights, tmp_path, c
         assert 4 * row["params"] <= row["file_bytes"] < 4.1 * row["params"]
         assert 100 < row["peak_rss_mb"] < 2000
         assert min(row["stages"]["backbone"].values()) > 0  # on a busy machine in either order
-    assert rows[0]["gflops"] == rows[1]["gflops"] > rows[2]["gflops"]
+    assert rows[0]["multiply_adds"] == rows[1]["multiply_adds"] > rows[2]["multiply_adds"]
     assert Image.open(picture).size[0] == 1200
 
 
@@ -75,7 +75,7 @@ def test_cost_over_proposals(run_tool, configs, tmp_path, capfd):
     assert status == 0, lines
     few, many = json.loads(out.read_text())
     assert (few["proposals"], many["proposals"]) == (5, 20)
-    assert few["gflops"] < many["gflops"] and few["params"] == many["params"]
+    assert few["multiply_adds"] < many["multiply_adds"] and few["params"] == many["params"]
     assert Image.open(picture).size[0] == 1200
 
 

@@ -28,7 +28,7 @@ def _layer_multiply_adds(model, call):
 
 
 @pytest.mark.parametrize("name", ["C4", "FPN"])
-@torch.inference_mode()
+@torch.no_grad()
 def test_model_zoo(name):
     model = build_detector(f"COCO-Detection/faster_rcnn_R_50_{name}_1x.yaml", "", SETTING)
     model.roi_heads.box_predictor.test_score_thresh = 0.0  # random weights are sure of nothing
@@ -41,13 +41,13 @@ def test_model_zoo(name):
     for runnable in (model, optimized):
         times = time_stages(runnable, lambda: detect(runnable, images))  # noqa: B023
         assert tuple(times) == STAGES and min(times.values()) > 0
-    flops = multiply_adds(model, SETTING)
+    count = multiply_adds(model, SETTING)
     expected = _layer_multiply_adds(model, lambda: detect(model, images[:1]))
-    assert flops == pytest.approx(expected, rel=1e-3)
+    assert count == expected
 
 
 @pytest.mark.parametrize("name, size", list(zip(NAMES, [(64, 96), (320, 480)])))
-@torch.inference_mode()
+@torch.no_grad()
 def test_torchvision(name, size):
     model = build_detector(f"torchvision:{name}", None, SETTING)
     sizes, proposals = [], []
@@ -60,9 +60,9 @@ def test_torchvision(name, size):
     assert len(detect(model, SETTING.images())) == 2
     assert sizes == [size] and proposals == [6, 6]
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    flops = multiply_adds(model, SETTING)
+    count = multiply_adds(model, SETTING)
     expected = _layer_multiply_adds(model, lambda: detect(model, SETTING.images()[:1]))
-    assert flops == pytest.approx(expected, rel=1e-2)  # resampling counts, too
+    assert count == expected
 
 
 def test_colours_are_as_torchvision_reads_them():

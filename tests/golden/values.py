@@ -15,7 +15,7 @@ import torch
 import yaml
 from detectron2.modeling import build_model
 
-from sparsedet.benchmark.counting import count_flops
+from sparsedet.benchmark.counting import count_multiply_adds
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.compress import plan_for_targets, plan_to_entries, write_plan
 from sparsedet.compress.calibrate import calibrate_
@@ -187,7 +187,7 @@ def config_values() -> dict[str, dict]:
         model = build_model(cfg)
         counts[path.relative_to(ROOT).as_posix()] = {
             "parameters": count_parameters(model),
-            "multiply_adds": count_flops(model, 160, 224, 20),
+            "multiply_adds": count_multiply_adds(model, 160, 224, 20),
         }
     return counts
 

@@ -18,20 +18,21 @@ from sparsedet.reports.tradeoff import plot_tradeoff
 from sparsedet.reports.training import plot_training_curves, read_metrics
 
 RESULTS = {
-    "dense": {"params": 137.06e6, "gflops": 226, "ms": 1400, "AP": 40, "AP50": 68, "voc_mAP": 67},
-    "sparse": {"params": 11e6, "gflops": 59, "ms": 470, "AP": 40.5, "AP50": 67.5},
-}
+    "dense": {"params": 137.06e6, "multiply_adds": 226e9, "ms": 1400,
+              "AP": 40, "AP50": 68, "voc_mAP": 67},
+    "sparse": {"params": 11e6, "multiply_adds": 59e9, "ms": 470, "AP": 40.5, "AP50": 67.5},
+}  # fmt: skip
 
 
 def test_table():
     assert markdown_table(RESULTS).splitlines() == [
-        "| model   |      parameters |       GFLOPs |   ms per image |       COCO AP |"
+        "| model   |      parameters |   multiply-adds |   ms per image |       COCO AP |"
         "          AP50 |   VOC mAP |",
-        "|:--------|----------------:|-------------:|---------------:|--------------:|"
+        "|:--------|----------------:|----------------:|---------------:|--------------:|"
         "--------------:|----------:|",
-        "| dense   |        137.06 M |       226.00 |         1400.0 |         40.00 |"
+        "| dense   |        137.06 M |        226.00 G |         1400.0 |         40.00 |"
         "         68.00 |     67.00 |",
-        "| sparse  | 11.00 M (12.5x) | 59.00 (3.8x) |   470.0 (3.0x) | 40.50 (+0.50) |"
+        "| sparse  | 11.00 M (12.5x) |  59.00 G (3.8x) |   470.0 (3.0x) | 40.50 (+0.50) |"
         " 67.50 (-0.50) |       n/a |",
     ]
 

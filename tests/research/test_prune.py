@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from sparsedet.benchmark.counting import count_flops
+from sparsedet.benchmark.counting import count_multiply_adds
 from sparsedet.data import generate_shapes
 from sparsedet.detection.config import load_config
 from sparsedet.detection.images import load_images
@@ -74,7 +74,7 @@ def test_dead_channels_go_first_and_nothing_is_lost(prune, run_tool, folder, tmp
     assert status == 0, lines
     dense = _model(folder / "dense.yaml", "MODEL.WEIGHTS", folder / "dense.pth")
     pruned = _model(tmp_path / "pruned" / "config.yaml")
-    before, after = (count_flops(model, 64, 96, 10) for model in (dense, pruned))
+    before, after = (count_multiply_adds(model, 64, 96, 10) for model in (dense, pruned))
     assert 2 <= sum(before.values()) / sum(after.values()) < 3
     assert before["rpn_head"] == after["rpn_head"] and before["box_head"] > after["box_head"]
     for (name, conv), twin in zip(dense.backbone.named_children(), pruned.backbone.children()):
