@@ -185,8 +185,10 @@ def _export(model: nn.Module, path: str, precision: str, setting: Setting) -> No
 
 @contextmanager
 def _all_proposals_kept(rpn: nn.Module) -> Iterator[None]:
-    """Nothing is suppressed, and the boxes are the anchors themselves: random weights would make
-    many of them empty."""
+    """Nothing is suppressed, and the boxes are the anchors themselves.
+
+    Random weights would make many of them empty.
+    """
     deltas = rpn.rpn_head.anchor_deltas
     weights, threshold = copy.deepcopy(deltas.state_dict()), rpn.nms_thresh
     for parameter in deltas.parameters():

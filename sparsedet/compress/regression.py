@@ -109,6 +109,7 @@ class Regression:
 
     @property
     def ranks(self) -> tuple[int, ...]:
+        """Of each kernel, as it is cut."""
         return tuple(len(sparse) for _, sparse in self.factors)
 
     @property

@@ -85,8 +85,9 @@ def export_graph(
 
 @contextmanager
 def replacing_files(path: str) -> Iterator[str]:
-    """Yield a path of the same name in a temporary folder beside; when the block succeeds, every
-    file that is there takes its place beside ``path``.
+    """Yield a path of the same name in a temporary folder beside.
+
+    When the block succeeds, every file that is there takes its place beside ``path``.
 
     Raises:
         InputError: a file cannot be written there.

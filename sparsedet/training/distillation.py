@@ -181,8 +181,9 @@ def proposal_loss(
 def box_loss(
     student: tuple[torch.Tensor, torch.Tensor], teacher: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
-    """KL divergence of class distributions, and L1 of each class's deltas weighted by the
-    teacher's probability of that class; mean over the boxes.
+    """KL divergence of class distributions, and L1 of the deltas; mean over the boxes.
+
+    Each class's deltas are weighted by the teacher's probability of that class.
 
     Args:
         student, teacher: scores (R, K + 1), background last, whose softmax (temperature 1) is the

@@ -23,7 +23,7 @@ BEST_METRIC = "bbox/AP50"
 
 
 class Trainer(DefaultTrainer):
-    """``DefaultTrainer`` with these differences:
+    """detectron2's ``DefaultTrainer``, with some differences.
 
     - CPU training works in several processes (Gloo), and in bfloat16 with SOLVER.AMP.ENABLED;
     - evaluation gives COCO AP and VOC mAP side by side;
