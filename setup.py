@@ -13,8 +13,12 @@ DEPLOY = ["Pillow>=10.1", "numpy>=1.24", "opencv-python-headless>=4.6", "tqdm>=4
 ONNXRUNTIME = ["onnxruntime>=1.17"]
 
 EXTRAS = {
-    # What training, compressing, exporting and converting take beyond PyTorch and detectron2.
-    "train": ["h5py>=3.7", "onnx>=1.14", *ONNXRUNTIME],
+    # What training, compressing, exporting and converting take beyond PyTorch and detectron2; and
+    # what detectron2 would bring to who compresses other models, without it.
+    "train": [
+        *("h5py>=3.7", "onnx>=1.14", *ONNXRUNTIME),
+        *("matplotlib>=3.5", "numpy>=1.24", "pyyaml>=5.1", "tabulate>=0.8", "tqdm>=4.60"),
+    ],
     "deploy": [*DEPLOY, *ONNXRUNTIME],
     "openvino": [*DEPLOY, "openvino>=2024.0"],  # to write .xml files, together with train
     "web": [*DEPLOY, *ONNXRUNTIME, "flask>=3.0"],

@@ -13,12 +13,15 @@ EXTRAS = {
     "cv2": "deploy",
     "flask": "web",
     "h5py": "train",
+    "matplotlib": "train",
     "numpy": "deploy",
     "onnx": "train",
     "onnxruntime": "deploy",
     "openvino": "openvino",
+    "tabulate": "train",
     "torch_pruning": "prune",
     "tqdm": "deploy",
+    "yaml": "train",
 }
 TORCH = "needs PyTorch: pip install torch torchvision"
 DETECTRON2 = (
@@ -30,7 +33,7 @@ DETECTRON2 = (
 OTHERS = {
     "torch": TORCH,
     "torchvision": TORCH,
-    **dict.fromkeys(("detectron2", "fvcore", "matplotlib", "tabulate", "yacs", "yaml"), DETECTRON2),
+    **dict.fromkeys(("detectron2", "fvcore", "yacs"), DETECTRON2),
 }
 
 

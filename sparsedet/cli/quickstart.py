@@ -42,6 +42,7 @@ from ..detection.predictor import Predictor
 from ..files import replacing
 from ..images import read_image
 from ..latency import compare_latency
+from ..model_zoo import get_config_file
 from ..reports.pictures import draw_detections
 from ..reports.tables import markdown_table
 from ..reports.tradeoff import plot_tradeoff
@@ -49,7 +50,6 @@ from ..reports.training import plot_training_curves
 from ..timing import environment
 from ..training.trainer import Trainer
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "Shapes-Detection"
 TARGETS = {"params": 12.4}
 CALIBRATION_IMAGES = 60
 PICTURES = 8
@@ -74,7 +74,7 @@ class ProgressBar(HookBase):
 
 
 def config(name: str, folder: Path) -> CfgNode:
-    return load_config(str(CONFIGS / name), ["OUTPUT_DIR", str(folder)])
+    return load_config(get_config_file(f"Shapes-Detection/{name}"), ["OUTPUT_DIR", str(folder)])
 
 
 def train(cfg: CfgNode, name: str) -> CfgNode:

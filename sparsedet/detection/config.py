@@ -22,7 +22,7 @@ FINETUNING = 4
 """A compressed model is fine-tuned for this share of the dense model's schedule."""
 
 
-def load_config(path: str, opts: Sequence[str] = ()) -> CfgNode:
+def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
     """The config of a yaml file and command-line overrides, its own datasets registered.
 
     MODEL.DEVICE, by default cuda, becomes cpu where there is no GPU.
@@ -34,7 +34,7 @@ def load_config(path: str, opts: Sequence[str] = ()) -> CfgNode:
     Raises:
         InputError: no such file, not yaml, a key that does not exist, a value of another type.
     """
-    cfg = get_cfg()
+    path, cfg = os.fspath(path), get_cfg()
     add_sparsedet_config(cfg)
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such config file")

@@ -26,7 +26,7 @@ def load_model(
         InputError: the config is not one, or the weights are not there or do not fit it.
     """
     if isinstance(config, (str, os.PathLike)):
-        cfg = load_config(os.fspath(config))
+        cfg = load_config(config)
     elif isinstance(config, CfgNode):
         cfg = config.clone()
     else:

@@ -20,7 +20,8 @@ def test_a_library_that_is_there():
         ("openvino", '^this needs openvino: pip install "sparsedet\\[openvino\\]"$'),
         ("flask", '^this needs flask: pip install "sparsedet\\[web\\]"$'),
         ("torch_pruning", '^this needs torch_pruning: pip install "sparsedet\\[prune\\]"$'),
-        ("yaml", "^this needs detectron2: build it from source, or run "),
+        ("yaml", '^this needs yaml: pip install "sparsedet\\[train\\]"$'),
+        ("yacs", "^this needs detectron2: build it from source, or run "),
     ],
 )
 def test_a_library_that_is_missing(module, message, monkeypatch):

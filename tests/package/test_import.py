@@ -39,6 +39,19 @@ def test_import_is_quick():
     assert statistics.median(float(fresh(code)) for _ in range(5)) < 0.3
 
 
+def test_any_module_is_compressed_without_detectron2(tmp_path):
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['detectron2', 'fvcore', 'yacs', 'cv2']));"
+        "import sparsedet, torch; from torch import nn;"
+        "model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3));"
+        "batches = [torch.rand(2, 3, 16, 16) for _ in range(4)];"
+        "result = sparsedet.compress_(model, batches=batches, params=2);"
+        f"result.save({str(tmp_path / 'compact')!r}); print(result)"
+    )
+    assert fresh(code).startswith("parameters (millions): ")
+    assert (tmp_path / "compact" / "report.md").is_file()
+
+
 def test_the_clock_needs_no_torch():
     code = "import sys; from sparsedet.timing import now; print(now() > 0, 'torch' in sys.modules)"
     assert fresh(code).split() == ["True", "False"]
