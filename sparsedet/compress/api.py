@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Mapping
 
 from torch import nn
 
 from ..latency import compare_latency
 from .calibrate import calibrate_, project_
-from .entries import plan_to_entries, read_plan, resolve_plan
+from .entries import plan_to_entries
 from .layer_times import time_layers
-from .planning import make_plan, missed
+from .planning import given_plan, make_plan, missed
 from .request import Request
 from .result import Result
 from .sensitivity import Sensitivity
@@ -37,17 +35,13 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
         InputError: a target out of reach; a plan that does not fit; activations that are not
             finite. The model is then as it was, and also after an interruption.
     """
+    plan, notes = given_plan(model, request), []
     task.start(model)
     sensitivities: dict[str, Sensitivity] = {}
-    if request.calibrate or request.plan is None:
+    if request.calibrate or plan is None:
         sensitivities = task.sensitivities(model, progress)
-    notes: list[str] = []
-    if request.plan is None:
+    if plan is None:
         plan, notes = make_plan(model, task, request, sensitivities, progress)
-    elif isinstance(request.plan, Mapping):
-        plan = resolve_plan(model, request.plan)
-    else:
-        plan = resolve_plan(model, read_plan(os.fspath(request.plan)))
     entries = plan_to_entries(plan, model)
     times = time_layers(model, plan, task, progress)
 

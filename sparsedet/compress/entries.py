@@ -13,6 +13,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import replacing
 from ..kernels import sparse_kernels
+from ..yaml_files import read_yaml
 from .plan import (
     LayerPlan,
     Plan,
@@ -20,6 +21,7 @@ from .plan import (
     compact_layers,
     compact_weights,
     dense_layers,
+    largest_rank,
     matching_names,
     ratio_plan,
 )
@@ -79,6 +81,10 @@ def _fusion_plan(name: str, conv: nn.Conv2d, entry: Mapping) -> LayerPlan:
     if not _are_ranks(ranks) or any(rank % conv.groups for rank in ranks):
         raise InputError(
             f"plan entry {name!r}: ranks must be positive multiples of {conv.groups}, not {ranks!r}"
+        )
+    if max(ranks, default=0) > largest_rank(conv):
+        raise InputError(
+            f"plan entry {name!r}: rank {max(ranks)} is above the largest, {largest_rank(conv)}"
         )
     if len(ranks) != count:
         raise InputError(f"plan entry {name!r}: {pattern} takes {count} ranks, not {len(ranks)}")
@@ -141,12 +147,9 @@ def read_plan(path: str) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, or is not a mapping.
     """
-    try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"plan {path}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, dict) or not entries:
-        raise InputError(f"plan {path}: not a mapping of layer names")
+    entries = read_yaml(path)
+    if not entries or not all(isinstance(name, str) for name in entries):
+        raise InputError(f"{path}: not a mapping of layer names")
     return entries
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -155,16 +156,24 @@ def ratio_plan(name: str, conv: nn.Conv2d, pattern: str, ratio: float) -> LayerP
         InputError: a pattern that does not exist or fit, a ratio that is not positive; of ``name``.
     """
     check_pattern(name, conv, pattern)
-    if not isinstance(ratio, (int, float)) or ratio <= 0:
+    if not isinstance(ratio, (int, float)) or not 0 < ratio < math.inf:
         raise InputError(f"plan entry {name!r}: ratio must be a positive number, not {ratio!r}")
+    least = conv.out_channels / largest_rank(conv)
+    if ratio < least:
+        raise InputError(f"plan entry {name!r}: ratio {ratio!r} is below the least, {least:.3g}")
     per_group = max(1, round(conv.out_channels / ratio / conv.groups))
     count = len(sparse_kernels(pattern, conv.kernel_size))
     return LayerPlan((per_group * conv.groups,) * count, pattern)
 
 
+def largest_rank(conv: nn.Conv2d) -> int:
+    """Above which a rank of a sparse kernel can only waste memory."""
+    return max(conv.out_channels, conv.in_channels * math.prod(conv.kernel_size))
+
+
 def check_pattern(name: str, conv: nn.Conv2d, pattern: str) -> None:
     """Raise InputError unless the pattern exists and splits the window of ``conv``."""
-    if pattern not in PATTERNS:
+    if not isinstance(pattern, str) or pattern not in PATTERNS:
         known = ", ".join(PATTERNS)
         raise InputError(f"plan entry {name!r}: unknown pattern {pattern!r}; one of {known}")
     if not _splits(pattern, conv.kernel_size):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import nn
 
 from ..errors import InputError
+from .entries import read_plan, resolve_plan
 from .layer_times import measure_latency
 from .plan import Plan
 from .profile import Profile, profile_layers
@@ -22,6 +24,19 @@ PROFILED = 3
 
 MISSED = 0.98
 """A target counts as missed below this share: batches of planning and of the result differ."""
+
+
+def given_plan(model: nn.Module, request: Request) -> Plan | None:
+    """The plan that was asked for; None where there are targets instead.
+
+    Raises:
+        InputError: it cannot be read, or does not fit the model.
+    """
+    if request.plan is None:
+        return None
+    if isinstance(request.plan, Mapping):
+        return resolve_plan(model, request.plan)
+    return resolve_plan(model, read_plan(os.fspath(request.plan)))
 
 
 def make_plan(

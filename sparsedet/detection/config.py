@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..config import add_sparsedet_config
 from ..data import register_datasets
 from ..errors import InputError
 from ..modeling import sparsified_config
+from ..yaml_files import read_with_base
 
 FINETUNING = 4
 """A compressed model is fine-tuned for this share of the dense model's schedule."""
@@ -40,10 +42,9 @@ def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
         raise InputError(f"{path}: no such config file")
     if len(opts) % 2:
         raise InputError(f"config overrides come in pairs KEY VALUE: {' '.join(opts)}")
+    values = read_with_base(path)
     try:
-        cfg.merge_from_file(path)
-    except (yaml.YAMLError, UnicodeDecodeError, FileNotFoundError) as error:
-        raise InputError(f"{path}: cannot be read as a config: {_one_line(error)}") from error
+        _merge(cfg, values)
     except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: {_explain(error, cfg)}") from error
     try:
@@ -55,6 +56,18 @@ def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
         cfg.MODEL.DEVICE = "cpu"
     register_datasets(cfg)
     return cfg
+
+
+def _merge(cfg: CfgNode, values: dict) -> None:
+    """Through a file, as that is how detectron2 upgrades configs of older versions.
+
+    It does not get the user's own, for it would run code that is in one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "config.yaml")
+        with open(path, "w", encoding="utf-8") as file:
+            yaml.safe_dump(values, file)
+        cfg.merge_from_file(path, allow_unsafe=False)
 
 
 def _one_line(error: Exception) -> str:

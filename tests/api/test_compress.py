@@ -215,7 +215,7 @@ def test_a_detector_with_batches_of_inputs(detector, photos):
         ({"params": 2, "task": Task([1])}, "give either task, or images or batches"),
         ({"params": 1000}, "out of reach: params 1000x"),
         ({"params": 2, "include": ["conv*"]}, "'conv.': the model has no such layer"),
-        ({"plan": "no.yaml"}, "plan no.yaml: cannot be read"),
+        ({"plan": "no.yaml"}, "no.yaml: cannot be read"),
         ({"plan": {"9": {"rank": 3}}}, "'9': the model has no such layer"),
     ],
 )

@@ -222,7 +222,7 @@ def test_from_the_weights_alone(run_tool, dense, plan, tmp_path):
             "of another architecture than the config: it has no roi_heads.box_head.fc6.weight",
         ),
         (["--target-params", "2x", "MODEL.VGG.DEPHT", 11], 1, "did you mean MODEL.VGG.DEPTH?"),
-        (["--plan", "no.yaml"], 1, "plan no.yaml: cannot be read"),
+        (["--plan", "no.yaml"], 1, "error: no.yaml: cannot be read"),
         (["--plan", ROOT / "LICENSE"], 1, "LICENSE: "),
     ],
 )
@@ -240,7 +240,7 @@ def test_bad_arguments_end_in_one_line(run_tool, dense, tmp_path, arguments, sta
         ("backbone.conv3_3: {pattern: rows, ranks: [4, 4]}", "'backbone.conv3_3': the model has"),
         ("backbone.conv3_1: {pattern: rows, rank: 4}", "'backbone.conv3_1': keys must be"),
         ("backbone.conv3_1: [4, 4]", "'backbone.conv3_1' must be a mapping"),
-        ("[backbone.conv3_1]", "not a mapping of layer names"),
+        ("[backbone.conv3_1]", "not a mapping of keys to values"),
         ("backbone.conv3_1: {", "cannot be read"),
     ],
 )
