@@ -35,7 +35,8 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
         InputError: a target out of reach; a plan that does not fit; activations that are not
             finite. The model is then as it was, and also after an interruption.
     """
-    plan, notes = given_plan(model, request), []
+    plan = given_plan(model, request)
+    notes: list[str] = []
     task.start(model)
     sensitivities: dict[str, Sensitivity] = {}
     if request.calibrate or plan is None:
