@@ -111,7 +111,13 @@ def compress_into(output: Path, cfg: CfgNode) -> CfgNode:
     weights = Path(cfg.MODEL.WEIGHTS)
     if not config_file.is_file() or config_file.stat().st_mtime < weights.stat().st_mtime:
         shutil.rmtree(output, ignore_errors=True)
-        result = compress_(load_model(cfg), num_images=CALIBRATION_IMAGES, **TARGETS, progress=True)
+        result = compress_(
+            load_model(cfg),
+            num_images=CALIBRATION_IMAGES,
+            **TARGETS,
+            no_slower=True,
+            progress=True,
+        )
         result.save(output)
     return load_config(str(config_file))
 
