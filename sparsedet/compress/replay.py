@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from ..compat import TorchDispatchMode, tree_leaves
 from ..layers import LowRankLinear, SparseFusionConv2d
 from .observe import Forward, Visit, observe
 

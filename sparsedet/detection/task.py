@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from ..checkpoint import SparseDetCheckpointer
+from ..compat import tree_map
 from ..compress import Result, Task
 from ..compress.plan import dense_layers
 from ..errors import InputError

@@ -9,6 +9,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 
+from ..compat import coco_api
 from .voc import VOCDetectionEvaluator
 
 
@@ -41,7 +42,7 @@ def build_evaluator(
         # It now counts as the dataset's own json, wherever later evaluations write theirs.
         del metadata.json_file
     # pycocotools reads both; annotation tools leave them out, and detectron2 trains without.
-    for annotation in coco._coco_api.anns.values():
+    for annotation in coco_api(coco).anns.values():
         annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
     return DatasetEvaluators([coco, VOCDetectionEvaluator(dataset_name)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from ..runtime.detector import Detections
 
@@ -28,7 +30,8 @@ class Difference:
 
 def compare(expected: Detections, found: Detections, floor: float = 0.0) -> Difference:
     """Match two runs; detections that have no score above ``floor`` need no counterpart."""
-    overlap = _iou(expected.boxes, found.boxes)
+    overlap = box_iou(*(torch.from_numpy(f.boxes) for f in (expected, found)))
+    overlap = overlap.nan_to_num().numpy()  # of boxes without an area
     overlap[expected.classes[:, None] != found.classes[None]] = 0
     pairs = []
     for i in range(len(expected)):  # the best first, each with what is left
@@ -41,11 +44,3 @@ def compare(expected: Detections, found: Detections, floor: float = 0.0) -> Diff
     score = np.abs(expected.scores[i] - found.scores[j]).max(initial=0)
     lonely = np.concatenate((np.delete(expected.scores, i), np.delete(found.scores, j)))
     return Difference(len(pairs), int((lonely > floor).sum()), float(pixels), float(score))
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (M, 4) and (N, 4): (M, N)."""
-    corners = np.minimum(a[:, None, 2:], b[None, :, 2:]), np.maximum(a[:, None, :2], b[None, :, :2])
-    inside = (corners[0] - corners[1]).clip(0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    return inside / (areas[0][:, None] + areas[1][None] - inside).clip(1e-12)

@@ -18,6 +18,7 @@ from detectron2.structures import Boxes
 from torch import nn
 from torchvision.ops import nms
 
+from ..compat import shape_as_tensor
 from ..errors import InputError
 
 LOWEST = -1e30  # below every score, and above that of a box that does not count
@@ -53,7 +54,7 @@ class DetectionGraph(nn.Module):
             x = F.pad(x, (0, -width % divisor, 0, -height % divisor))
         features = self.backbone(x[None])
         # The largest x0, y0, x1, y1 inside the image.
-        limits = torch._shape_as_tensor(image)[[1, 0, 1, 0]].to(x)
+        limits = shape_as_tensor(image)[[1, 0, 1, 0]].to(x)
         proposals = self._propose([features[name] for name in self.rpn.in_features], limits)
         box_features = [features[name] for name in self.roi_heads.box_in_features]
         proposals, pooled = self._pool(box_features, proposals)
@@ -161,7 +162,7 @@ def _clip(boxes: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
 
 def _top(scores: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The ``most`` best of (N,) scores, or all of fewer, in descending order; and their indices."""
-    k = torch.minimum(torch._shape_as_tensor(scores)[0], torch.tensor(most))
+    k = torch.minimum(shape_as_tensor(scores)[0], torch.tensor(most))
     return scores.topk(k)
 
 

@@ -13,6 +13,7 @@ from detectron2.modeling.proposal_generator.rpn import RPN
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .. import compat
 from ..compress.surgery import replace_modules
 from ..layers import SparseFusionConv2d
 from ..modeling import VGG
@@ -137,22 +138,15 @@ class _FusedConv2d(nn.Module):
         if max(conv.kernel_size) > 1:
             # The packing suits inputs of about this size best; any other is right too.
             size = [1, conv.in_channels, 64, 64]
-            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
-                conv.weight, self.padding, self.stride, self.dilation, self.groups, size
-            )
+            self.packed = compat.pack_convolution(conv.weight, self._geometry(), size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        attribute = "relu" if self.relu else "none"
-        x = torch.ops.mkldnn._convolution_pointwise(
-            x, self.packed, self.bias, *self._geometry(), attribute, [], ""
-        )
+        x = compat.convolution(x, self.packed, self.bias, self._geometry(), self.relu)
         return x if self.activation is None else self.activation(x)
 
     def add_to(self, y: torch.Tensor, x: torch.Tensor) -> None:
         """Add the convolution of ``x`` to ``y``, which may be a slice of channels."""
-        torch.ops.mkldnn._convolution_pointwise_(
-            y, x, self.packed, self.bias, *self._geometry(), "add", 1.0, None, [], None
-        )
+        compat.add_convolution_(y, x, self.packed, self.bias, self._geometry())
 
     def _geometry(self) -> tuple:
         return self.padding, self.stride, self.dilation, self.groups
@@ -191,7 +185,7 @@ def run_early_stages_in_bands_(model: nn.Module) -> None:
     """Keep what passes between the layers of a VGG's early stages in the processor's cache."""
     for module in model.modules():
         if type(module) is VGG:
-            module.__class__ = _BandedVGG
+            compat.become(module, _BandedVGG)
 
 
 class _BandedVGG(VGG):
@@ -238,7 +232,7 @@ def suppress_few_proposals_(model: nn.Module) -> None:
     generator = getattr(model, "proposal_generator", None)
     # With several feature levels, the best candidates of each are not the best of all.
     if type(generator) is RPN and len(generator.in_features) == 1:
-        generator.__class__ = _FrugalRPN
+        compat.become(generator, _FrugalRPN)
 
 
 class _FrugalRPN(RPN):
@@ -270,8 +264,4 @@ def _is_relu(activation: Any) -> bool:
 def _on_cpu(model: nn.Module) -> bool:
     """Whether the model is on a CPU for which PyTorch has oneDNN, in a dtype that both take."""
     parameter = next(model.parameters())
-    if parameter.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_convolution_pointwise_"):
-        return False
-    if parameter.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return parameter.dtype == torch.float32
+    return parameter.device.type == "cpu" and compat.has_onednn(parameter.dtype)

@@ -12,6 +12,8 @@ import torch.multiprocessing as mp
 from detectron2.engine import launch as launch_on_gpus
 from detectron2.utils import comm
 
+from ..compat import set_local_process_group
+
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -63,7 +65,7 @@ def _worker(local_rank, main, per_machine, num_machines, machine_rank, dist_url,
         ranks = range(machine * per_machine, (machine + 1) * per_machine)
         group = dist.new_group(list(ranks))
         if machine == machine_rank:
-            comm._LOCAL_PROCESS_GROUP = group
+            set_local_process_group(comm, group)
     comm.synchronize()
     main(*args)
     comm.synchronize()

@@ -1,0 +1,112 @@
+"""Private and patched calls of other libraries, all of them, with the version each was seen on.
+
+What subclasses of detectron2's classes override stands with the subclass and is listed here, for
+the next who upgrades: ``DetectionCheckpointer._load_file``, ``_load_model``,
+``_convert_ndarray_to_tensor`` and ``_parsed_url_during_load`` (checkpoint/checkpointer.py; fvcore
+0.1.5, detectron2 0.6 and main: if renamed, checkpoints would load unchecked, and the tests of
+refusals fail), ``SimpleTrainer._data_loader_iter`` and ``_write_metrics`` (training/trainer.py;
+detectron2 0.6 and main: if renamed, bfloat16 training on CPUs fails at its first step).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+# One number or two, as two. torch 2.6 to 2.14.
+from torch.nn.modules.utils import _pair as pair
+
+# A mode that sees every operation. torch 2.6 to 2.14; without it Replay cannot tell numbers that
+# are not there from others, and would have to run every model in full.
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Walks nested lists, tuples and dicts. torch 2.6 to 2.14; optree has the same under public names.
+from torch.utils._pytree import tree_leaves, tree_map
+
+__all__ = [
+    "TorchDispatchMode",
+    "add_convolution_",
+    "become",
+    "coco_api",
+    "convolution",
+    "has_onednn",
+    "pack_convolution",
+    "pair",
+    "set_local_process_group",
+    "shape_as_tensor",
+    "tree_leaves",
+    "tree_map",
+]
+
+
+def shape_as_tensor(x: torch.Tensor) -> torch.Tensor:
+    """The shape as the tracer follows it; ``x.shape`` would become a constant in ONNX.
+
+    torch 2.6 to 2.14. If it goes, export fails at tracing.
+    """
+    return torch._shape_as_tensor(x)
+
+
+def has_onednn(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's fused convolutions are there, on this processor and in this type.
+
+    torch 2.6 to 2.14, whose own compiler calls them. If they go, optimize_for_inference leaves
+    convolutions as they are.
+    """
+    ops = torch.ops.mkldnn
+    if not hasattr(ops, "_convolution_pointwise_"):
+        return False
+    if dtype == torch.bfloat16:
+        return ops._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
+
+
+def pack_convolution(weight: torch.Tensor, geometry: tuple, size: list[int]) -> torch.Tensor:
+    """The weight in oneDNN's own layout, for inputs of about ``size``; see :func:`has_onednn`.
+
+    Args:
+        geometry: padding, stride, dilation, groups.
+    """
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, size)
+
+
+def convolution(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: tuple, relu: bool
+) -> torch.Tensor:
+    """Convolution, bias and ReLU in one pass; see :func:`has_onednn`."""
+    attribute = "relu" if relu else "none"
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *geometry, attribute, [], "")
+
+
+def add_convolution_(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    geometry: tuple,
+) -> None:
+    """Add the convolution of ``x`` to ``y``, which may be a slice of channels."""
+    torch.ops.mkldnn._convolution_pointwise_(
+        y, x, weight, bias, *geometry, "add", 1.0, None, [], None
+    )
+
+
+def become(module: nn.Module, kind: type) -> None:
+    """Let a module run as one of a subclass of its class, all its state as it is."""
+    module.__class__ = kind
+
+
+def set_local_process_group(comm: Any, group: Any) -> None:
+    """Tell ``comm``, detectron2's, which processes run on this machine.
+
+    detectron2 0.6 and main, whose own launcher sets it so, for NCCL alone. If it goes,
+    comm.get_local_rank() fails in CPU training on several machines.
+    """
+    comm._LOCAL_PROCESS_GROUP = group
+
+
+def coco_api(evaluator: Any) -> Any:
+    """The ground truth that a COCOEvaluator holds; detectron2 0.6 and main."""
+    return evaluator._coco_api
