@@ -131,7 +131,7 @@ def test_a_config_with_a_typo_and_one_that_is_not_there(run_tool, tmp_path):
     assert status == 1 and "did you mean MODEL.SPARSE_FUSION.PATTERN?" in lines[-1]
     typo.write_text("MODEL: [\n")
     status, lines = run_tool("train_net.py", "--config-file", typo)
-    assert status == 1 and f"{typo}: cannot be read as a config" in lines[-1]
+    assert status == 1 and f"{typo}: cannot be read" in lines[-1]
     status, lines = run_tool("train_net.py", "--config-file", tmp_path / "none.yaml")
     assert status == 1 and lines[-1].endswith("none.yaml: no such config file")
 
