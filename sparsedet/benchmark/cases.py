@@ -21,7 +21,7 @@ from ..timing import now
 from .machine import Machine, measure_machine
 from .memory import peak_rss_mb
 from .models import Setting, build_detector, multiply_adds
-from .side_by_side import Engine
+from .side_by_side import Case
 from .stages import stage_bounds, time_stages
 from .torchvision_models import TorchvisionDetector
 
@@ -46,12 +46,12 @@ Detector(**arguments)(numpy.zeros((height, width, 3), numpy.uint8))
 """
 
 
-def make_engines(
+def make_cases(
     detectors: Sequence[tuple[str, str | None]],
     engines: Sequence[tuple[str, str]],
     setting: Setting,
     folder: str,
-) -> list[Engine]:
+) -> list[Case]:
     """Every detector in every engine, for images of that setting.
 
     Args:
@@ -75,7 +75,7 @@ def make_engines(
             else:
                 own_folder = os.path.join(folder, f"{i}-{setting.proposals}")
                 ready = _exported(model, name, precision, setting, own_folder)
-            made.append(Engine(config, name, precision, **size, **ready))
+            made.append(Case(config, name, precision, **size, **ready))
     return made
 
 

@@ -18,11 +18,11 @@ Images = Sequence[np.ndarray]  # each (H, W, 3) uint8, BGR
 
 
 @dataclass(frozen=True)
-class Engine:
-    """One model, ready to run in one way.
+class Case:
+    """One detector in one engine, ready to be timed.
 
     Attributes:
-        config, name, precision: what it is.
+        config, engine, precision: what it is.
         run: images to the detections in each.
         params, multiply_adds: how many, the latter for one image as :func:`count_multiply_adds`
             counts them, of the model as its config builds it.
@@ -34,7 +34,7 @@ class Engine:
     """
 
     config: str
-    name: str
+    engine: str
     precision: str
     run: Callable[[Images], Any]
     params: int
@@ -47,12 +47,12 @@ class Engine:
 
 
 def benchmark(
-    engines: Sequence[Engine], images: Images, proposals: int, rounds: int = 10
+    cases: Sequence[Case], images: Images, proposals: int, rounds: int = 10
 ) -> list[dict]:
-    """A row for each engine, all timed in turn, A B A B ..., on one batch of equal images.
+    """A row for each case, all timed in turn, A B A B ..., on one batch of equal images.
 
     Args:
-        proposals: what the engines were made for, of each image; only noted in the rows.
+        proposals: what the cases were made for, of each image; only noted in the rows.
         rounds: counted ones, after two to warm up; as many again for the stages.
 
     Returns:
@@ -63,14 +63,14 @@ def benchmark(
     """
     height, width = images[0].shape[:2]
     whole = compare_latency(
-        {str(i): e.run for i, e in enumerate(engines)}, [images], rounds, progress=True
+        {str(i): case.run for i, case in enumerate(cases)}, [images], rounds, progress=True
     )
-    stages = _compare_stages(engines, images, rounds)
+    stages = _compare_stages(cases, images, rounds)
     return [
         {
-            "config": engine.config,
-            "engine": engine.name,
-            "precision": engine.precision,
+            "config": case.config,
+            "engine": case.engine,
+            "precision": case.precision,
             "height": height,
             "width": width,
             "proposals": proposals,
@@ -79,22 +79,22 @@ def benchmark(
             "ms_median": latency.median,
             "ms_p10": latency.p10,
             "ms_p90": latency.p90,
-            "params": engine.params,
-            "multiply_adds": engine.multiply_adds,
-            "file_bytes": engine.file_bytes,
-            "peak_rss_mb": engine.peak_rss_mb,
-            "load_ms": engine.load_ms,
+            "params": case.params,
+            "multiply_adds": case.multiply_adds,
+            "file_bytes": case.file_bytes,
+            "peak_rss_mb": case.peak_rss_mb,
+            "load_ms": case.load_ms,
             "stages": {
-                stage: {"ms": ms, "bound_ms": engine.bounds.get(stage)}
+                stage: {"ms": ms, "bound_ms": case.bounds.get(stage)}
                 for stage, ms in stages[i].items()
             },
         }
-        for i, (engine, latency) in enumerate(zip(engines, whole.values()))
+        for i, (case, latency) in enumerate(zip(cases, whole.values()))
     ]
 
 
-def _compare_stages(engines: Sequence[Engine], images: Images, rounds: int) -> list[dict]:
-    telling = {i: e.time_stages for i, e in enumerate(engines) if e.time_stages is not None}
+def _compare_stages(cases: Sequence[Case], images: Images, rounds: int) -> list[dict]:
+    telling = {i: case.time_stages for i, case in enumerate(cases) if case.time_stages is not None}
     with torch.inference_mode():
         turns = take_turns([partial(f, images) for f in telling.values()], rounds, warmup=0)
         samples = dict(zip(telling, zip(*turns)))
@@ -102,5 +102,5 @@ def _compare_stages(engines: Sequence[Engine], images: Images, rounds: int) -> l
         {stage: float(np.median([t[stage] for t in samples[i]])) for stage in STAGES}
         if i in samples
         else {}
-        for i in range(len(engines))
+        for i in range(len(cases))
     ]

@@ -44,7 +44,7 @@ from itertools import product, zip_longest
 
 import torch
 
-from ..benchmark.cases import EXPORTED, IN_PYTORCH, make_engines
+from ..benchmark.cases import EXPORTED, IN_PYTORCH, make_cases
 from ..benchmark.models import TORCHVISION, Setting
 from ..benchmark.side_by_side import benchmark
 from ..errors import InputError
@@ -136,7 +136,7 @@ def main() -> None:
             setting = Setting(*size, *others)
             torch.set_num_threads(setting.threads)
             rows += benchmark(
-                make_engines(detectors, args.engine, setting, folder),
+                make_cases(detectors, args.engine, setting, folder),
                 setting.images(),
                 setting.proposals,
                 args.rounds,

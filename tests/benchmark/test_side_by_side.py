@@ -14,7 +14,7 @@ from sparsedet.benchmark import machine
 from sparsedet.benchmark.counting import count_multiply_adds
 from sparsedet.benchmark.machine import Machine, measure_machine
 from sparsedet.benchmark.memory import peak_rss_mb
-from sparsedet.benchmark.side_by_side import Engine, benchmark
+from sparsedet.benchmark.side_by_side import Case, benchmark
 from sparsedet.benchmark.stages import STAGES, fix_proposals, stage_bounds, time_stages
 from sparsedet.errors import InputError
 from sparsedet.layers import SparseFusionConv2d
@@ -151,10 +151,10 @@ def _rows(calls=None):
     size = {"params": 4_000_000, "multiply_adds": 2_500_000_000,
             "file_bytes": 16_000_000, "peak_rss_mb": 321.4}  # fmt: skip
     engines = [
-        Engine("dense", "eager", "f32", run("A"), **size, time_stages=stages),
-        Engine("sparse", "eager", "f32", run("B"), **size, time_stages=stages,
+        Case("dense", "eager", "f32", run("A"), **size, time_stages=stages),
+        Case("sparse", "eager", "f32", run("B"), **size, time_stages=stages,
                bounds={"backbone": 0.5}),
-        Engine("sparse", "onnxruntime", "int8", run("C"), **size, load_ms=12.3),
+        Case("sparse", "onnxruntime", "int8", run("C"), **size, load_ms=12.3),
     ]  # fmt: skip
     images = [np.zeros((48, 64, 3), np.uint8)] * 2
     rows = benchmark(engines, images, proposals=9, rounds=3)
