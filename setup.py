@@ -9,7 +9,7 @@ PACKAGE = (HERE / "sparsedet" / "__init__.py").read_text(encoding="utf-8")
 # What runs an exported file. OpenCV is on the package index under four names, which must not be
 # installed beside each other, and no requirement can say "one of them": where another one is
 # there, install sparsedet without this extra and the rest of its list by hand.
-DEPLOY = ["Pillow>=10.1", "numpy>=1.24", "opencv-python-headless>=4.6", "tqdm>=4.60"]
+DEPLOY = ["Pillow>=10.1", "numpy>=1.26", "opencv-python-headless>=4.6", "tqdm>=4.60"]
 ONNXRUNTIME = ["onnxruntime>=1.17"]
 
 EXTRAS = {
@@ -17,7 +17,7 @@ EXTRAS = {
     # what detectron2 would bring to who compresses other models, without it.
     "train": [
         *("h5py>=3.7", "onnx>=1.14", *ONNXRUNTIME),
-        *("matplotlib>=3.5", "numpy>=1.24", "pyyaml>=5.1", "tabulate>=0.8", "tqdm>=4.60"),
+        *("matplotlib>=3.5.3", "numpy>=1.26", "pyyaml>=6.0", "tabulate>=0.8.9", "tqdm>=4.60"),
     ],
     "deploy": [*DEPLOY, *ONNXRUNTIME],
     "openvino": [*DEPLOY, "openvino>=2024.0"],  # to write .xml files, together with train
