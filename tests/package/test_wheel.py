@@ -131,6 +131,26 @@ def test_every_config_is_there_with_its_base(run):
             assert (file.parent / base).is_file()
 
 
+def test_every_config_loads_where_torch_and_detectron2_are(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = """
+from pathlib import Path
+import sparsedet
+package = Path(sparsedet.__file__).parent
+for file in sorted(package.glob("configs/*/*.yaml")):
+    name = file.relative_to(package / "configs").as_posix()
+    print(name, sparsedet.load_config(sparsedet.model_zoo.get_config_file(name)).OUTPUT_DIR)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    loaded = {line.split()[0] for line in result.stdout.splitlines()}
+    configs = ROOT / "configs"
+    assert loaded == {path.relative_to(configs).as_posix() for path in configs.glob("*/*.yaml")}
+
+
 def test_predict(run, photo, tmp_path):
     result = run("sparsedet", "predict", "--model", MODEL, "--input", photo, "--output", "found",
                  "--confidence-threshold", 0.3)  # fmt: skip
