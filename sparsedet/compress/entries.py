@@ -14,13 +14,12 @@ from ..errors import InputError
 from ..files import replacing
 from ..kernels import sparse_kernels
 from ..yaml_files import read_yaml
+from .candidates import compact_layers, dense_layers
 from .plan import (
     LayerPlan,
     Plan,
     check_pattern,
-    compact_layers,
     compact_weights,
-    dense_layers,
     largest_rank,
     matching_names,
     ratio_plan,

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..kernels import PATTERNS, fusion_weights, low_rank_weights, sparse_kernels
-from ..layers import LowRankLinear, SparseFusionConv2d
+from .candidates import dense_layers, splits
 
 
 @dataclass(frozen=True)
@@ -36,49 +36,12 @@ Plan = dict[str, LayerPlan]
 """Module name, as in ``model.named_modules()``, to what the module becomes."""
 
 
-def can_fuse(module: nn.Module, pattern: str | None = None) -> bool:
-    """Whether a sparse fusion, of this pattern or of any, can take the place of ``module``."""
-    if (
-        not isinstance(module, nn.Conv2d)
-        or isinstance(module.padding, str)
-        or module.padding_mode != "zeros"
-    ):
-        return False
-    return any(_splits(p, module.kernel_size) for p in ([pattern] if pattern else PATTERNS))
-
-
-def _splits(pattern: str, kernel_size: tuple[int, int]) -> bool:
-    try:
-        sparse_kernels(pattern, kernel_size)
-    except ValueError:
-        return False
-    return True
-
-
 def compact_weights(layer: nn.Module, entry: LayerPlan) -> int:
     """Weights of what ``layer`` becomes, which are also its multiply-adds per output position."""
     if isinstance(layer, nn.Linear):
         return low_rank_weights(layer.in_features, layer.out_features, entry.ranks[0])
     kernels = sparse_kernels(entry.pattern, layer.kernel_size)
     return fusion_weights(layer.in_channels, layer.out_channels, kernels, entry.ranks, layer.groups)
-
-
-def compact_layers(model: nn.Module) -> set[str]:
-    """Names of the layers that are compact already, and of all modules inside them."""
-    kinds = (LowRankLinear, SparseFusionConv2d)
-    outer = {name: m for name, m in model.named_modules() if isinstance(m, kinds)}
-    inside = {f"{name}.{inner}" for name, m in outer.items() for inner, _ in m.named_modules()}
-    return inside.union(outer)
-
-
-def dense_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The convolutions and fully connected layers that can become compact, by name."""
-    compact = compact_layers(model)
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if name not in compact and (isinstance(module, nn.Linear) or can_fuse(module))
-    }
 
 
 def choose_layers(
@@ -141,7 +104,7 @@ def uniform_plan(
     }
     plan = {}
     for name, conv in choose_layers(convolutions, include, exclude, scope).items():
-        if pattern in PATTERNS and not _splits(pattern, conv.kernel_size):
+        if pattern in PATTERNS and not splits(pattern, conv.kernel_size):
             continue
         entry = ratio_plan(name, conv, pattern, ratio)
         if compact_weights(conv, entry) < conv.weight.numel():
@@ -176,6 +139,6 @@ def check_pattern(name: str, conv: nn.Conv2d, pattern: str) -> None:
     if not isinstance(pattern, str) or pattern not in PATTERNS:
         known = ", ".join(PATTERNS)
         raise InputError(f"plan entry {name!r}: unknown pattern {pattern!r}; one of {known}")
-    if not _splits(pattern, conv.kernel_size):
+    if not splits(pattern, conv.kernel_size):
         k_h, k_w = conv.kernel_size
         raise InputError(f"plan entry {name!r}: {pattern} does not split its {k_h}x{k_w} window")

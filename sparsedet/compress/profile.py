@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..hooks import evaluating
+from .candidates import can_fuse, compact_layers, dense_layers
 from .curves import Option, convolution_options, linear_options
 from .fit import ROWS
 from .low_rank import white_variance
 from .moments import Moments
 from .observe import observe
 from .patches import count_patches, take_patches, weight_matrix
-from .plan import can_fuse, choose_layers, compact_layers, dense_layers
+from .plan import choose_layers
 from .sensitivity import Sensitivity
 from .survey import Sample, Survey, count_parameters
 from .task import Task

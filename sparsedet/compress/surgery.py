@@ -8,7 +8,8 @@ from torch import nn
 
 from ..errors import InputError
 from ..layers import LowRankLinear, SparseFusionConv2d
-from .plan import LayerPlan, Plan, compact_layers, dense_layers
+from .candidates import compact_layers, dense_layers
+from .plan import LayerPlan, Plan
 from .projection import project_convolution, project_linear
 
 

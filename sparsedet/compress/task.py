@@ -12,8 +12,8 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import replacing
+from .candidates import dense_layers
 from .observe import Forward, call_model
-from .plan import dense_layers
 from .sensitivity import Sensitivity, output_sensitivities
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch import nn
 from ..checkpoint import SparseDetCheckpointer
 from ..compat import tree_map
 from ..compress import Result, Task
-from ..compress.plan import dense_layers
+from ..compress.candidates import dense_layers
 from ..errors import InputError
 from ..hooks import attached
 from .config import compact_config

@@ -34,12 +34,13 @@ from sparsedet.compress import (
     Sensitivity,
     uniform_plan,
 )
+from sparsedet.compress.candidates import can_fuse
 from sparsedet.compress.fit import PATCHES, layer_fit
 from sparsedet.compress.layer_times import measure_latency
 from sparsedet.compress.moments import Moments
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
-from sparsedet.compress.plan import can_fuse, compact_weights
+from sparsedet.compress.plan import compact_weights
 from sparsedet.compress.surgery import compact_twin
 from sparsedet.compress.survey import Sample, Survey, count_parameters
 from sparsedet.detection.images import load_images

@@ -34,10 +34,10 @@ from tqdm import tqdm
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.cli.model_arguments import calibration_parser, factor, model_config
 from sparsedet.cli.run import run
+from sparsedet.compress.candidates import compact_layers
 from sparsedet.compress.fit import DenseFit
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
-from sparsedet.compress.plan import compact_layers
 from sparsedet.compress.survey import Sample, Survey, count_parameters
 from sparsedet.detection.config import compact_config
 from sparsedet.detection.load import load_model
