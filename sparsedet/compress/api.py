@@ -10,7 +10,7 @@ from ..latency import compare_latency
 from .calibrate import calibrate_, project_
 from .entries import plan_to_entries
 from .layer_times import time_layers
-from .planning import given_plan, make_plan, missed
+from .planning import given_plan, make_plan, missed, untouched
 from .request import Request
 from .result import Result
 from .sensitivity import Sensitivity
@@ -36,13 +36,14 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
             finite. The model is then as it was, and also after an interruption.
     """
     plan = given_plan(model, request)
-    notes: list[str] = []
+    notes = untouched(model)
     task.start(model)
     sensitivities: dict[str, Sensitivity] = {}
     if request.calibrate or plan is None:
         sensitivities = task.sensitivities(model, progress)
     if plan is None:
-        plan, notes = make_plan(model, task, request, sensitivities, progress)
+        plan, more = make_plan(model, task, request, sensitivities, progress)
+        notes += more
     entries = plan_to_entries(plan, model)
     times = time_layers(model, plan, task, progress)
 

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
@@ -15,7 +14,7 @@ from ..errors import InputError
 from ..hooks import evaluating
 from .fit import Fit, layer_fit
 from .observe import observe
-from .patches import count_patches, take_patches, weight_matrix
+from .patches import count_patches, outputs_at, take_patches
 from .plan import Plan, compact_weights
 from .replay import Replay
 from .result import LayerResult, Result
@@ -67,6 +66,7 @@ def calibrate_(
     parameters = count_parameters(model)
     with evaluating(model):
         survey = Survey(model, layers, task.batches, task.forward)
+        _check_not_read(survey)
         fits = {
             name: layer_fit(layers[name], twins[name], sensitivities.get(name, Sensitivity()))
             for name in survey.outputs
@@ -101,12 +101,21 @@ def project_(model: nn.Module, plan: Plan, task: Task) -> Result:
     parameters = count_parameters(model)
     with evaluating(model):
         survey = Survey(model, layers, task.batches, task.forward)
+    _check_not_read(survey)
     sparsify_(model, plan)
     results = {}
     for name in _in_order(plan, survey):
         weights = layers[name].weight.numel(), compact_weights(layers[name], plan[name])
         results[name] = LayerResult(plan[name], weights, survey.outputs.get(name, 0.0))
     return _result(results, parameters, model, survey, task)
+
+
+def _check_not_read(survey: Survey) -> None:
+    for name in sorted(survey.read):
+        raise InputError(
+            f"{name}: something else than the layer itself reads its weights, so it cannot be "
+            "replaced: leave it out"
+        )
 
 
 class _Passes:
@@ -148,12 +157,10 @@ class _Passes:
 
         def visit(name):
             layer = self.layers[name]
-            weight = weight_matrix(layer.weight).float()
-            bias = None if layer.bias is None else layer.bias.float()
 
             def collect(batch, call, x):
                 count, patches = self._patches(name, batch, call, x)
-                self.targets[name][batch].append((count, F.linear(patches, weight, bias)))
+                self.targets[name][batch].append((count, outputs_at(layer, patches)))
 
             return collect
 
@@ -216,8 +223,6 @@ def _layer_result(
     fit, note = fits.get(name), ""
     if name not in survey.outputs:
         note = "from its weights alone: the calibration never calls it"
-    elif fit is None:
-        note = "from its weights alone: it has groups"
     elif not fit.samples:
         note = "from its weights alone: it has no outputs in the calibration"
     elif fit.samples < fit.size:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..kernels import sparse_kernels
 from .moments import Statistics
-from .patches import kernel_columns
+from .patches import groups_of, kernel_columns
 from .plan import LayerPlan, compact_weights
 from .regression import Regression, Spectra
 
@@ -37,34 +37,49 @@ class Option:
 
 
 def convolution_options(
-    conv: nn.Conv2d, statistics: Statistics, weight: torch.Tensor, patterns: Sequence[str]
+    conv: nn.Conv2d,
+    groups: Sequence[tuple[Statistics, torch.Tensor]],
+    patterns: Sequence[str],
 ) -> list[Option]:
     """The dense convolution and then, pattern by pattern, smaller and smaller fusions.
 
     A pattern is fitted once, to fewer and fewer ranks: at each size, the ranks that explain the
-    most variance per weight are kept, whichever sparse kernel they belong to.
+    most variance per weight are kept, whichever sparse kernel they belong to. All groups have the
+    same ranks.
 
     Args:
-        statistics: of the convolution's patches and its own outputs, regularised.
-        weight: (C, D), what gives these outputs.
+        groups: for each group of the convolution, the statistics of its patches and its own
+            outputs, regularised, and the matrix (C, D) that gives these outputs.
     """
     # Comparing options needs no double precision.
-    xx, yx, yy = statistics.xx.float(), statistics.yx.float(), statistics.yy.float()
-    weight = weight.to(xx)
+    parts = [(s.xx.float(), s.yx.float(), s.yy.float(), w.to(s.xx.float())) for s, w in groups]
     options = [Option(None, conv.weight.numel(), 0.0)]
     for pattern in patterns:
         kernels = sparse_kernels(pattern, conv.kernel_size)
         blocks = [kernel_columns(kernel, conv) for kernel in kernels]
-        prices = [len(block) + conv.out_channels for block in blocks]
-        regression = Regression(xx, yx, yy, weight, blocks)
+        prices = [len(block) + conv.out_channels // conv.groups for block in blocks]
+        if sum(prices) * conv.groups >= conv.weight.numel():
+            continue  # not even one rank of each would be smaller
+        regressions = [Regression(*part, blocks) for part in parts]
         points = []
         for share in SHARES:
-            budget = share * conv.weight.numel()
-            regression.cut(lambda spectra, b=budget, p=prices: spend(spectra, p, b))
-            regression.improve(1)
-            points.append((regression.ranks, regression.error))
+            spectra = [sum(kernel) for kernel in zip(*(r.spectra() for r in regressions))]
+            ranks = spend(spectra, prices, share * conv.weight.numel() / conv.groups)
+            for regression in regressions:
+                regression.cut(ranks)
+                regression.improve(1)
+            points.append((regressions[0].ranks, _error(regressions)))
         options += _options(conv, pattern, points)
     return options
+
+
+def _error(regressions: Sequence[Regression]) -> float:
+    """Of all groups together."""
+    if len(regressions) == 1:
+        return regressions[0].error
+    variances = [r.yy.item() for r in regressions]
+    errors = [r.error * variance for r, variance in zip(regressions, variances)]
+    return sum(errors) / max(sum(variances), 1e-300)
 
 
 def linear_options(linear: nn.Linear, covariance: torch.Tensor) -> list[Option]:
@@ -105,29 +120,36 @@ def spend(spectra: Spectra, prices: Sequence[int], budget: float) -> list[int]:
 
 
 def _options(layer: nn.Module, pattern: str | None, points) -> list[Option]:
-    """Options at rounded ranks along a curve of (ranks, error), from large to small."""
-    sizes = [math.log(compact_weights(layer, LayerPlan(ranks, pattern))) for ranks, _ in points]
+    """Options at rounded ranks along a curve of (ranks of a group, error), from large to small."""
+    groups = groups_of(layer)
+
+    def entry(ranks: Sequence[int], error: float | None = None) -> LayerPlan:
+        return LayerPlan(tuple(groups * rank for rank in ranks), pattern, error)
+
+    sizes = [math.log(compact_weights(layer, entry(ranks))) for ranks, _ in points]
     errors = np.log(np.maximum.accumulate([max(error, 1e-12) for _, error in points]))
     options = []
     least = layer.weight.numel()
     for (many, _), (few, _) in zip(points, points[1:] + points[-1:]):
         for step in range(BETWEEN):
             way = step / BETWEEN
-            ranks = tuple(_round(a ** (1 - way) * b**way) for a, b in zip(many, few))
-            weights = compact_weights(layer, LayerPlan(ranks, pattern))
+            ranks = [_round(a ** (1 - way) * b**way, groups) for a, b in zip(many, few)]
+            weights = compact_weights(layer, entry(ranks))
             if weights < least:
                 # Geometric interpolation, at what the rounded ranks really weigh.
                 error = math.exp(np.interp(math.log(weights), sizes[::-1], errors[::-1]))
-                options.append(Option(LayerPlan(ranks, pattern, error), weights, error))
+                options.append(Option(entry(ranks, error), weights, error))
                 least = weights
     return options
 
 
-def _round(rank: float) -> int:
-    """To a multiple of 16, the width of vector units, or to 12, 8 and less.
+def _round(rank: float, groups: int) -> int:
+    """The rank of a group, so that that of all is a multiple of 16, or of 12, 8 and less.
 
-    ONNX Runtime and OpenVINO keep channels in blocks of 16, and reorder them where a layer's end
-    between two.
+    16 is the width of vector units: ONNX Runtime and OpenVINO keep channels in blocks of 16, and
+    reorder them where a layer's end between two.
     """
-    step = 16 if rank >= 14 else 2 ** int(math.log2(max(rank, 4) / 4) + 1)
+    total = rank * groups
+    step = 16 if total >= 14 else 2 ** int(math.log2(max(total, 4) / 4) + 1)
+    step = math.lcm(step, groups) // groups
     return max(1, step * round(rank / step))

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..kernels import sparse_kernels
 from ..yaml_files import read_yaml
-from .candidates import compact_layers, dense_layers
+from .candidates import compact_layers, dense_layers, why_it_stays
 from .plan import (
     LayerPlan,
     Plan,
@@ -62,8 +62,8 @@ def resolve_plan(model: nn.Module, entries: Mapping[str, Mapping]) -> Plan:
             raise InputError(f"plan entry {glob!r}: {done[0]} is compressed already")
         layers = [name for name in names if name in dense]
         if not layers:
-            kind = type(modules[names[0]]).__name__
-            raise InputError(f"plan entry {glob!r}: {names[0]} is a {kind} that cannot be replaced")
+            why = why_it_stays(model, names[0])
+            raise InputError(f"plan entry {glob!r}: {names[0]} is {why}")
         for name in layers:
             read = _low_rank_plan if isinstance(dense[name], nn.Linear) else _fusion_plan
             plan[name] = read(name, dense[name], entry)

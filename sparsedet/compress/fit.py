@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from ..layers import LowRankLinear, SparseFusionConv2d
 from .low_rank import LowRankRegression
 from .moments import Moments, Statistics
-from .patches import kernel_columns, weight_matrix
+from .patches import groups_of, kernel_columns, split_patches, weight_matrix
 from .projection import balance, set_low_rank
 from .regression import Regression
 from .sensitivity import Sensitivity
@@ -25,7 +27,7 @@ ROWS = 4096
 
 
 class ConvolutionFit:
-    """A sparse fusion in the place of a convolution with one group.
+    """A sparse fusion in the place of a convolution; each group of channels is fitted by itself.
 
     ``compact`` comes with its weights-alone projection, and keeps it in the rare case that this is
     the better of the two on the samples.
@@ -34,7 +36,7 @@ class ConvolutionFit:
         sensitivity: how the errors of the outputs count that are made small, and given.
 
     Attributes:
-        size: numbers in a patch.
+        size: numbers in a patch that one group sees.
         wanted: about how many samples to :meth:`add`.
         work: multiply-adds of the whole fit.
         samples: how many were added.
@@ -42,60 +44,85 @@ class ConvolutionFit:
     """
 
     def __init__(self, dense: nn.Conv2d, compact: SparseFusionConv2d, sensitivity: Sensitivity):
-        self.dense, self.compact, self.sensitivity = dense, compact, sensitivity
+        self.dense, self.compact = dense, compact
+        self.sensitivities = sensitivity.split(dense.groups)
         outputs, self.size = dense.out_channels, dense.weight[0].numel()
         self.wanted = max(PATCHES * self.size, ROWS)
-        self.work = self.size * (self.size + outputs) * (self.wanted + self.size + 2 * TURNS)
+        self.work = (
+            self.size * (self.size * dense.groups + outputs) * (self.wanted + self.size + 2 * TURNS)
+        )
         self.samples = 0
-        self.moments = Moments(centered=dense.bias is not None)
+        self.moments = [Moments(centered=dense.bias is not None) for _ in range(dense.groups)]
         self.error = self.error_alone = None
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Patches of the compact network's input and the dense layer's outputs there."""
         self.samples += len(x)
-        self.moments.add(x, self.sensitivity.weigh(y.T).T)
+        parts = zip(split_patches(self.dense, x), y.chunk(self.dense.groups, dim=1))
+        for moments, sensitivity, (x, y) in zip(self.moments, self.sensitivities, parts):
+            moments.add(x, sensitivity.weigh(y.T).T)
 
     def solve(self) -> None:
         """Set the compact layer."""
-        statistics = self.moments.statistics()
-        del self.moments  # as large as a covariance
-        weight = self.sensitivity.weigh(weight_matrix(self.dense.weight).to(statistics.xx))
-        statistics.regularize_(weight)
-        alone = self.sensitivity.weigh(weight_matrix(self.compact.dense_weight()).to(weight))
-        self.error_alone = statistics.error(alone, self._offset(alone, statistics))
-
+        groups = self.dense.groups
         blocks = [kernel_columns(kernel, self.dense) for kernel in self.compact.kernels]
-        regression = Regression(statistics.xx, statistics.yx, statistics.yy, weight, blocks)
-        regression.cut(lambda spectra: self.compact.ranks)
-        regression.improve(TURNS)
-        factors = regression.weights()
-        fitted = torch.zeros_like(weight)
-        for block, (fusion, sparse) in zip(blocks, factors):
-            fitted[:, block] += fusion @ sparse
+        weights = weight_matrix(self.dense.weight).chunk(groups)
+        projected = weight_matrix(self.compact.dense_weight()).chunk(groups)
+        errors = []
+        for group, sensitivity in enumerate(self.sensitivities):
+            statistics = self.moments[group].statistics()
+            self.moments[group] = None  # as large as a covariance
+            weight = sensitivity.weigh(weights[group].to(statistics.xx))
+            statistics.regularize_(weight)
+            alone = sensitivity.weigh(projected[group].to(weight))
+            offset = self._offset(group, alone, statistics)
+            error_alone = statistics.error(alone, offset)
 
-        self.error, least = statistics.error(fitted), statistics.error(alone)
-        if self.error <= least:
-            for m, (fusion, sparse) in enumerate(factors):
-                self._set_kernel(m, *balance(self.sensitivity.unweigh(fusion), sparse))
-        else:
-            self.error, fitted = least, alone
-        if self.dense.bias is not None:
-            bias = statistics.y - fitted @ statistics.x
-            self.compact.fusion.bias.copy_(self.sensitivity.unweigh(bias))
+            regression = Regression(statistics.xx, statistics.yx, statistics.yy, weight, blocks)
+            regression.cut([rank // groups for rank in self.compact.ranks])
+            regression.improve(TURNS)
+            factors = regression.weights()
+            fitted = torch.zeros_like(weight)
+            for block, (fusion, sparse) in zip(blocks, factors):
+                fitted[:, block] += fusion @ sparse
 
-    def _offset(self, weight: torch.Tensor, statistics: Statistics) -> torch.Tensor | None:
+            error, least = statistics.error(fitted), statistics.error(alone)
+            if error <= least:
+                for m, (fusion, sparse) in enumerate(factors):
+                    self._set_kernel(m, group, *balance(sensitivity.unweigh(fusion), sparse))
+            else:
+                error, fitted = least, alone
+            if offset is not None:
+                bias = sensitivity.unweigh(statistics.y - fitted @ statistics.x)
+                self.compact.fusion.bias.chunk(groups)[group].copy_(bias)
+            errors.append((error, error_alone, statistics.variance.item()))
+        self.error, self.error_alone = _mean_errors(errors)
+
+    def _offset(
+        self, group: int, weight: torch.Tensor, statistics: Statistics
+    ) -> torch.Tensor | None:
         if self.dense.bias is None:
             return None
-        bias = self.sensitivity.weigh(self.dense.bias.to(weight))
+        bias = self.dense.bias.chunk(self.dense.groups)[group]
+        bias = self.sensitivities[group].weigh(bias.to(weight))
         return weight @ statistics.x + bias - statistics.y
 
-    def _set_kernel(self, m: int, fusion: torch.Tensor, sparse: torch.Tensor) -> None:
+    def _set_kernel(self, m: int, group: int, fusion: torch.Tensor, sparse: torch.Tensor) -> None:
         # A rank above that of the regression stores zeros.
-        spare = self.compact.ranks[m] - len(sparse)
+        spare = self.compact.ranks[m] // self.dense.groups - len(sparse)
         fusion = torch.cat([fusion, fusion.new_zeros(len(fusion), spare)], dim=1)
         sparse = torch.cat([sparse, sparse.new_zeros(spare, sparse.shape[1])])
         taps = len(self.compact.kernels[m].taps)
-        self.compact.set_kernel(m, sparse.unflatten(1, (taps, -1)).transpose(1, 2), fusion)
+        sparse = sparse.unflatten(1, (taps, -1)).transpose(1, 2)
+        self.compact.set_kernel(m, sparse, fusion, group)
+
+
+def _mean_errors(errors: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Of (error, error alone, variance) of each group, both errors of the whole layer."""
+    total = sum(variance for *_, variance in errors)
+    if len(errors) == 1 or not total:
+        return errors[0][:2]
+    return tuple(sum(e[i] * e[2] for e in errors) / total for i in range(2))
 
 
 class LinearFit:
@@ -182,12 +209,10 @@ Fit = ConvolutionFit | LinearFit | DenseFit
 def layer_fit(dense: nn.Module, compact: nn.Module, sensitivity: Sensitivity) -> Fit | None:
     """How to calibrate ``compact``, which is a copy of ``dense`` where that is to stay dense.
 
-    None for a grouped convolution, which keeps its projection.
+    None for a grouped convolution that stays dense: it keeps its weights.
     """
-    if isinstance(dense, nn.Conv2d) and dense.groups > 1:
-        return None
     if type(compact) is type(dense):
-        return DenseFit(compact)
+        return DenseFit(compact) if groups_of(dense) == 1 else None
     return (LinearFit if isinstance(dense, nn.Linear) else ConvolutionFit)(
         dense, compact, sensitivity
     )

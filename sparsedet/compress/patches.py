@@ -2,7 +2,8 @@
 
 A patch holds all that one output position sees: the taps of the window in row-major order, and in
 each tap the input channels. A fully connected layer is a window of one tap, and its positions are
-the rows of its input.
+the rows of its input. A convolution with groups is several such layers, each of which sees a part
+of the channels and gives a part of the outputs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..kernels import SparseKernel
 
 
 def weight_matrix(weight: torch.Tensor) -> torch.Tensor:
-    """A layer's weight as (outputs, taps * input channels). Convolutions have one group."""
+    """A layer's weight as (outputs, taps * input channels of a group)."""
     weight = weight.detach()
     return weight if weight.dim() == 2 else weight.permute(0, 2, 3, 1).flatten(1)
 
@@ -23,7 +24,34 @@ def weight_matrix(weight: torch.Tensor) -> torch.Tensor:
 def kernel_columns(kernel: SparseKernel, conv: nn.Conv2d) -> torch.Tensor:
     """The columns of ``weight_matrix(conv.weight)`` of a sparse kernel, in its tap order."""
     taps = torch.tensor([i * conv.kernel_size[1] + j for i, j in kernel.taps])
-    return (taps[:, None] * conv.in_channels + torch.arange(conv.in_channels)).flatten()
+    channels = conv.in_channels // conv.groups
+    return (taps[:, None] * channels + torch.arange(channels)).flatten()
+
+
+def groups_of(layer: nn.Conv2d | nn.Linear) -> int:
+    """How many groups a layer has; a fully connected one is one."""
+    return getattr(layer, "groups", 1)
+
+
+def split_patches(layer: nn.Conv2d | nn.Linear, patches: torch.Tensor) -> list[torch.Tensor]:
+    """Of patches (P, taps * input channels), what each group sees, (P, taps * its channels)."""
+    groups = groups_of(layer)
+    if groups == 1:
+        return [patches]
+    taps = layer.weight[0, 0].numel()
+    parts = patches.unflatten(1, (taps, groups, -1)).unbind(2)
+    return [part.flatten(1) for part in parts]
+
+
+def outputs_at(layer: nn.Conv2d | nn.Linear, patches: torch.Tensor) -> torch.Tensor:
+    """What a layer gives, (P, outputs), for patches (P, taps * input channels), float32."""
+    bias = None if layer.bias is None else layer.bias.float()
+    weight, groups = weight_matrix(layer.weight).float(), groups_of(layer)
+    if groups == 1:
+        return F.linear(patches, weight, bias)
+    parts = zip(split_patches(layer, patches), weight.chunk(groups))
+    outputs = torch.cat([F.linear(x, rows) for x, rows in parts], dim=1)
+    return outputs if bias is None else outputs + bias
 
 
 def count_patches(layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> int:

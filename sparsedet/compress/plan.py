@@ -44,6 +44,20 @@ def compact_weights(layer: nn.Module, entry: LayerPlan) -> int:
     return fusion_weights(layer.in_channels, layer.out_channels, kernels, entry.ranks, layer.groups)
 
 
+def can_shrink(layer: nn.Module, patterns: Sequence[str] = tuple(PATTERNS)) -> bool:
+    """Whether a compact form has fewer weights. A depthwise convolution has no channels to fuse."""
+    if isinstance(layer, nn.Linear):
+        return compact_weights(layer, LayerPlan((1,))) < layer.weight.numel()
+    if layer.groups == layer.in_channels > 1:
+        return False
+    forms = [
+        LayerPlan((layer.groups,) * len(sparse_kernels(pattern, layer.kernel_size)), pattern)
+        for pattern in patterns
+        if splits(pattern, layer.kernel_size)
+    ]
+    return any(compact_weights(layer, form) < layer.weight.numel() for form in forms)
+
+
 def choose_layers(
     layers: Mapping[str, nn.Module],
     include: Sequence[str],

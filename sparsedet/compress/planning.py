@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..errors import InputError
+from .candidates import left_alone
 from .entries import read_plan, resolve_plan
 from .layer_times import measure_latency
 from .plan import Plan
@@ -22,8 +23,8 @@ from .task import Task
 PROFILED = 3
 """Planning looks at every third batch: to compare options takes fewer than to fit one."""
 
-MISSED = 0.98
-"""A target counts as missed below this share: batches of planning and of the result differ."""
+MISSED = 1 - 1e-6
+"""A target counts as missed below this share of it, which leaves room for rounding."""
 
 
 def given_plan(model: nn.Module, request: Request) -> Plan | None:
@@ -54,15 +55,14 @@ def make_plan(
     Raises:
         InputError: a target out of reach, or a name that matches no layer.
     """
-    some = task.every(PROFILED)
     exclude = [*request.exclude, *task.answers(model)]
     profile = profile_layers(
-        model, some, request.include, exclude, request.patterns, sensitivities, progress
+        model, task, request.include, exclude, request.patterns, sensitivities, progress, PROFILED
     )
     targets = request.targets
     if "latency" not in targets and not request.no_slower:
         return plan_for_targets(profile, targets), []
-    latency = measure_latency(model, profile, some, progress)
+    latency = measure_latency(model, profile, task, progress)
     costs = {"latency": latency}
     try:
         return plan_for_targets(_without_slower(profile, latency), targets, costs), []
@@ -83,6 +83,14 @@ def _without_slower(profile: Profile, latency: Cost) -> Profile:
         options = [o for o in layer.options if latency.layer(name, o.plan) <= dense]
         layers[name] = replace(layer, options=options)
     return replace(profile, layers=layers)
+
+
+def untouched(model: nn.Module) -> list[str]:
+    """A line for each reason why layers of a dense model cannot become compact."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in left_alone(model).items():
+        reasons.setdefault(reason, []).append(name)
+    return [f"left alone: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
 
 
 def missed(targets: Mapping[str, float], result: Result) -> list[str]:

@@ -18,8 +18,14 @@ from .fit import ROWS
 from .low_rank import white_variance
 from .moments import Moments
 from .observe import observe
-from .patches import count_patches, take_patches, weight_matrix
-from .plan import choose_layers
+from .patches import (
+    count_patches,
+    groups_of,
+    split_patches,
+    take_patches,
+    weight_matrix,
+)
+from .plan import can_shrink, choose_layers
 from .sensitivity import Sensitivity
 from .survey import Sample, Survey, count_parameters
 from .task import Task
@@ -63,39 +69,42 @@ def profile_layers(
     patterns: Sequence[str] = SEARCHED_PATTERNS,
     sensitivities: Mapping[str, Sensitivity] | None = None,
     progress: bool = False,
+    every: int = 1,
 ) -> Profile:
     """What compression would do to each layer by itself, on the dense model's own activations.
 
-    One profile serves any number of :func:`plan_for_targets`. Convolutions with groups stay dense,
-    and so does what the forward pass never calls.
+    One profile serves any number of :func:`plan_for_targets`. What the forward pass never calls
+    stays dense, and so does a layer whose weights something else reads.
 
     Args:
-        task: its batches, and how to run the model on them. A third of those that calibrate do.
+        task: what the model runs on.
         include, exclude: shell-style patterns of layer names.
         patterns: those among which to choose, layer by layer.
         sensitivities: of layers by name; where there is none, all outputs count alike.
         progress: show a bar.
+        every: look at every so many-th batch; what is counted is counted on all.
 
     Raises:
         InputError: a name that matches no layer, or a model that is compressed already.
     """
-    batches, forward = task.batches, task.forward
     compact = sorted(compact_layers(model))
     if compact:
         raise InputError(f"{compact[0]} is compressed already: plan for the dense model")
-    layers = {
-        name: layer
-        for name, layer in choose_layers(dense_layers(model), include, exclude).items()
-        if isinstance(layer, nn.Linear) or layer.groups == 1
-    }
+    layers = choose_layers(dense_layers(model), include, exclude)
+    some = task.every(every)
     sensitivities = sensitivities or {}
     with evaluating(model):
-        survey = Survey(model, layers, batches, forward)
-        expected = {name: count * len(batches) for name, count in survey.outputs.items()}
+        survey = Survey(model, layers, task.batches, task.forward)
+        layers = {
+            name: layers[name]
+            for name in survey.outputs
+            if name not in survey.read and can_shrink(layers[name], patterns)
+        }
+        expected = {name: survey.outputs[name] * len(some.batches) for name in layers}
         sample = Sample(expected, {name: _wanted(layer) for name, layer in layers.items()})
         profiles = {}
-        with tqdm(desc="planning", total=len(expected), unit="layer", disable=not progress) as bar:
-            for names in _groups({name: layers[name] for name in expected}):
+        with tqdm(desc="planning", total=len(layers), unit="layer", disable=not progress) as bar:
+            for names in _groups(layers):
                 collectors = {
                     name: _Collector(
                         layers[name], sample, name, sensitivities.get(name, Sensitivity())
@@ -103,7 +112,7 @@ def profile_layers(
                     for name in names
                 }
                 visits = {layers[name]: collectors[name].collect for name in names}
-                for _ in observe(model, batches, forward, visits):
+                for _ in observe(model, some.batches, task.forward, visits):
                     pass
                 for name in names:
                     options = collectors.pop(name).options(patterns)
@@ -117,9 +126,11 @@ class _Collector:
 
     def __init__(self, layer: nn.Module, sample: Sample, name: str, sensitivity: Sensitivity):
         self.layer, self.sample, self.name = layer, sample, name
-        self.weight = sensitivity.weigh(weight_matrix(layer.weight).float())
+        parts = sensitivity.split(groups_of(layer))
+        weights = weight_matrix(layer.weight).float().chunk(len(parts))
+        self.weights = [part.weigh(weight) for part, weight in zip(parts, weights)]
         self.centered = layer.bias is not None
-        self.moments = Moments(self.centered)
+        self.moments = [Moments(self.centered) for _ in parts]
         self.rows: list[torch.Tensor] = []
         self.samples = 0
 
@@ -130,7 +141,9 @@ class _Collector:
         if isinstance(self.layer, nn.Linear):
             self.rows.append(patches)
         else:
-            self.moments.add(patches, F.linear(patches, self.weight))
+            parts = zip(self.moments, split_patches(self.layer, patches), self.weights)
+            for moments, part, weight in parts:
+                moments.add(part, F.linear(part, weight))
 
     def options(self, patterns: Sequence[str]) -> list[Option]:
         if not self.samples:  # it ran on nothing, as a mask head does where nothing is found
@@ -138,14 +151,16 @@ class _Collector:
         if isinstance(self.layer, nn.Linear):
             x = torch.cat(self.rows)
             x -= x.mean(0) * self.centered
-            y = F.linear(x, self.weight)
+            [weight] = self.weights
+            y = F.linear(x, weight)
             # On the samples, and on white inputs as the fit has them.
-            covariance = y.T @ y + white_variance(x) * (self.weight @ self.weight.T)
+            covariance = y.T @ y + white_variance(x) * (weight @ weight.T)
             return linear_options(self.layer, covariance)
-        statistics = self.moments.statistics()
-        statistics.regularize_(self.weight.to(statistics.xx))
+        statistics = [moments.statistics() for moments in self.moments]
+        for group, weight in zip(statistics, self.weights):
+            group.regularize_(weight.to(group.xx))
         fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]
-        return convolution_options(self.layer, statistics, self.weight, fitting)
+        return convolution_options(self.layer, list(zip(statistics, self.weights)), fitting)
 
 
 def _wanted(layer: nn.Module) -> int:

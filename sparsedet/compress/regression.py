@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -59,16 +59,24 @@ class Regression:
         self.factors = [
             (identity, (weight / uses)[:, b] @ root) for b, root in zip(blocks, self.roots)
         ]
+        self._directions: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
-    def cut(self, choose: Callable[[Spectra], Sequence[int]]) -> None:
-        """Cut every kernel to the ranks that ``choose`` picks from the spectra."""
+    def spectra(self) -> Spectra:
+        """What each further rank of each kernel would explain, by which to choose ranks."""
         residuals = [self.yz[m] - self._others(m) for m in range(len(self.factors))]
         spectra, bases = zip(*(principal_directions(r @ r.T) for r in residuals))
-        ranks = choose(list(spectra))
+        self._directions = list(zip(bases, residuals))
+        return list(spectra)
+
+    def cut(self, ranks: Sequence[int]) -> None:
+        """Cut every kernel to its rank."""
+        if self._directions is None:
+            self.spectra()
         self.factors = [
             (basis[:, :rank], basis[:, :rank].T @ residual)
-            for rank, basis, residual in zip(ranks, bases, residuals)
+            for rank, (basis, residual) in zip(ranks, self._directions)
         ]
+        self._directions = None
         self._solve_fusions()
 
     def improve(self, turns: int) -> None:

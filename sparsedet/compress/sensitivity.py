@@ -31,6 +31,17 @@ class Sensitivity:
             matrix = matrix.double() / matrix.diagonal().mean()
             self.root = torch.linalg.cholesky(matrix + FLOOR * torch.eye(len(matrix)).to(matrix))
 
+    def split(self, groups: int) -> list[Sensitivity]:
+        """Of equal parts of the outputs, each by itself."""
+        if groups == 1 or self.root is None:
+            return [self] * groups
+        parts = []
+        for rows in self.root.chunk(groups):
+            part = Sensitivity()
+            part.root = torch.linalg.cholesky(rows @ rows.T)
+            parts.append(part)
+        return parts
+
     def weigh(self, outputs: torch.Tensor) -> torch.Tensor:
         """``R^T y`` of (C,) or (C, n)."""
         return outputs if self.root is None else self.root.T.to(outputs) @ outputs

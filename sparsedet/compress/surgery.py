@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..layers import LowRankLinear, SparseFusionConv2d
-from .candidates import compact_layers, dense_layers
+from .candidates import compact_layers, dense_layers, why_it_stays
 from .plan import LayerPlan, Plan
 from .projection import project_convolution, project_linear
 
@@ -50,8 +50,7 @@ def planned_layers(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:
         if name in compact:
             raise InputError(f"the plan names {name!r}, which is compressed already")
         if name not in dense:
-            kind = type(modules[name]).__name__
-            raise InputError(f"the plan names {name!r}, a {kind} that cannot be replaced")
+            raise InputError(f"the plan names {name!r}, {why_it_stays(model, name)}")
     return {name: dense[name] for name in plan}
 
 

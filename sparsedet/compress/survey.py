@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from ..compat import tree_leaves
 from ..hooks import attached
 from .observe import Forward, observe
 from .patches import count_patches
@@ -30,6 +32,7 @@ class Survey:
             positions it has in all of its calls.
         before: multiply-adds that run before the last call of each layer.
         multiply_adds: of all convolutions and fully connected layers of the model.
+        read: the layers whose weights something else reads, and which must therefore stay.
     """
 
     def __init__(
@@ -45,7 +48,8 @@ class Survey:
         self.multiply_adds = done = 0
 
         def add_multiply_adds(module, args, output):
-            self.multiply_adds += module.weight.numel() * (output.numel() // len(module.weight))
+            outputs, weights = sizes[module]
+            self.multiply_adds += weights * (output.numel() // outputs)
 
         def visit(name):
             def count(batch, call, x):
@@ -55,16 +59,49 @@ class Survey:
             return count
 
         multiplying = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+        sizes = {m: (len(m.weight), m.weight.numel()) for m in multiplying}
+        readers = _Readers(layers)
         reached: dict[str, int] = {}
         visits = {layer: visit(name) for name, layer in layers.items()}
-        with attached(m.register_forward_hook(add_multiply_adds) for m in multiplying):
+        counting = (m.register_forward_hook(add_multiply_adds) for m in multiplying)
+        with attached(counting), attached(readers.hooks()), readers:
             for _ in observe(model, counted, forward, visits):
                 before.update(reached)
                 reached.clear()
                 done = self.multiply_adds
+        self.read = readers.found
         self.outputs = {name: total / len(counted) for name, total in outputs.items()}
         self.before = {name: total / len(counted) for name, total in before.items()}
         self.multiply_adds /= len(counted)
+
+
+class _Readers(TorchFunctionMode):
+    """Notices who uses a layer's weight while that layer does not run."""
+
+    def __init__(self, layers: Mapping[str, nn.Module]):
+        super().__init__()
+        self.layers = layers
+        self.name = {id(layer.weight): name for name, layer in layers.items()}
+        self.running: list[str] = []
+        self.found: set[str] = set()
+
+    def hooks(self) -> Iterator[Any]:
+        for name, layer in self.layers.items():
+            # Before and after all other hooks, which may use the weight as well.
+            yield layer.register_forward_pre_hook(
+                lambda *_, name=name: self.running.append(name), prepend=True
+            )
+            yield layer.register_forward_hook(self._leave)
+
+    def _leave(self, *_) -> None:
+        self.running.pop()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        for value in tree_leaves((args, kwargs)):
+            name = self.name.get(id(value))
+            if name is not None and name not in self.running:
+                self.found.add(name)
+        return function(*args, **(kwargs or {}))
 
 
 class Sample:

@@ -127,19 +127,29 @@ class SparseFusionConv2d(nn.Module):
         return torch.cat(split, dim=2).flatten(1, 2)
 
     @torch.no_grad()
-    def set_kernel(self, index: int, sparse: torch.Tensor, fusion: torch.Tensor) -> None:
-        """Write sparse kernel ``index``: S_m and F_m.
+    def set_kernel(
+        self, index: int, sparse: torch.Tensor, fusion: torch.Tensor, group: int | None = None
+    ) -> None:
+        """Write sparse kernel ``index``: S_m and F_m, of one group or of all.
 
         Args:
-            sparse: (ranks[m], in_channels / groups, taps), taps in ``kernels[m].taps`` order.
-            fusion: (out_channels, ranks[m] / groups).
+            sparse: (ranks[m], in_channels / groups, taps), taps in ``kernels[m].taps`` order; of
+                one group, ranks[m] / groups of them.
+            fusion: (out_channels, ranks[m] / groups); of one group, out_channels / groups of them.
         """
+        part = slice(None)
+        if group is not None:
+            part = slice(group * len(sparse), (group + 1) * len(sparse))
         first = 0
         for conv, phase in zip(self.sparse[index], self.kernels[index].phases):
             last = first + len(phase.taps)
-            conv.weight.copy_(sparse[:, :, first:last].reshape(conv.weight.shape))
+            weight = conv.weight[part]
+            weight.copy_(sparse[:, :, first:last].reshape(weight.shape))
             first = last
-        self.fusion.weight[:, self._fusion_columns(index), 0, 0] = fusion.to(self.fusion.weight)
+        if group is not None:
+            part = slice(group * len(fusion), (group + 1) * len(fusion))
+        columns = self._fusion_columns(index)
+        self.fusion.weight[part, columns, 0, 0] = fusion.to(self.fusion.weight)
 
     @torch.no_grad()
     def rescale_(self, scale: torch.Tensor) -> None:

@@ -182,8 +182,8 @@ def test_statistics_in_several_passes_give_the_same_profile(profile, monkeypatch
     assert profile_layers(_network(), Task(_images(12))) == profile
 
 
-def test_groups_and_layers_that_never_run_stay_dense():
-    model = nn.ModuleDict({"a": nn.Conv2d(4, 4, 3, groups=2), "b": nn.Conv2d(4, 8, 3)})
+def test_depthwise_convolutions_and_layers_that_never_run_stay_dense():
+    model = nn.ModuleDict({"a": nn.Conv2d(4, 4, 3, groups=4), "b": nn.Conv2d(4, 8, 3)})
     model["c"] = nn.Conv2d(4, 8, 3)
     profile = profile_layers(model, Task([torch.randn(1, 4, 9, 9)], lambda m, x: m["b"](m["a"](x))))
     assert list(profile.layers) == ["b"]
