@@ -86,21 +86,21 @@ def test_caffe_style_keys_in_any_order_and_half_precision(tmp_path):
     assert_same_features(vgg_from(imported), features.float())
 
 
-def test_fc6_and_fc7_of_a_pth(tmp_path):
-    rows = {1: torch.randn(512 * 49), 4: torch.randn(4096)}
+def test_fc6_and_fc7_of_a_pth(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparsedet.checkpoint.vgg.FC_SHAPES", {"fc6": (16, 25088), "fc7": (16, 16)})
+    weights = {1: torch.randn(16, 512 * 49), 4: torch.randn(16, 16)}
     state = state_dict(torchvision_features())
-    for index, row in rows.items():  # every row the same, so that the file stays small
-        state[f"classifier.{index}.weight"] = row.expand(4096, -1)
-        state[f"classifier.{index}.bias"] = torch.arange(4096.0)
-    state["classifier.6.weight"], state["classifier.6.bias"] = torch.randn(5, 4096), torch.zeros(5)
+    for index, weight in weights.items():
+        state[f"classifier.{index}.weight"] = weight
+        state[f"classifier.{index}.bias"] = torch.arange(16.0)
+    state["classifier.6.weight"], state["classifier.6.bias"] = torch.randn(5, 16), torch.zeros(5)
     imported = import_vgg(save(tmp_path, state), "torchvision")
-    assert imported.model["fc6.weight"].shape == (4096, 25088)
-    assert torch.equal(imported.model["fc6.weight"][7], rows[1])
-    assert torch.equal(imported.model["fc7.weight"][7], rows[4])
-    assert torch.equal(imported.model["fc7.bias"], torch.arange(4096.0))
-    assert imported.skipped == ["classifier.6.weight (5, 4096)"]
+    assert torch.equal(imported.model["fc6.weight"], weights[1])
+    assert torch.equal(imported.model["fc7.weight"], weights[4])
+    assert torch.equal(imported.model["fc7.bias"], torch.arange(16.0))
+    assert imported.skipped == ["classifier.6.weight (5, 16)"]
 
-    state["classifier.1.weight"] = torch.tensor([math.nan]).expand(4096, 25088)
+    state["classifier.1.weight"] = torch.full((16, 25088), math.nan)
     imported = import_vgg(save(tmp_path, state), "torchvision")
     assert "fc6.weight" not in imported.model and len(imported.skipped) == 3
 
