@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 
@@ -11,6 +12,8 @@ import torch
 from ..errors import InputError
 from ..extras import require
 from .state_dicts import is_checkpoint, named_tensors, read_checkpoint, unwrap
+
+UNFOLDED = 16  # compressed weights are at most so many times larger than their file
 
 
 @dataclass
@@ -101,15 +104,26 @@ def _read_state_dict(path: str) -> NetworkFile:
 def _read_keras(path: str) -> NetworkFile:
     h5py = require("h5py", f"{path}: reading it")
     groups: dict[str, list] = {}
+    left = UNFOLDED * os.path.getsize(path)
 
     def collect(key, item):
-        if isinstance(item, h5py.Dataset) and not key.startswith("optimizer"):
+        nonlocal left
+        if not isinstance(item, h5py.Dataset) or key.startswith("optimizer"):
+            return
+        if item.external or item.is_virtual:
+            raise InputError(f"{path}: {key} is in another file; save the weights in one")
+        if item.dtype.kind in "fiub":  # the others are texts
+            left -= item.nbytes
+            if left < 0:
+                raise InputError(f"{path}: {key} of shape {item.shape} is larger than the file")
             groups.setdefault(key.rpartition("/")[0], []).append((key, item[()]))
 
     try:
         with h5py.File(path, "r") as file:
             file.visititems(collect)
-    except (OSError, RuntimeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # HDF5 raises nearly anything
         raise InputError(f"{path}: not an HDF5 file, or truncated") from error
 
     convs, linears, norms = [], [], 0
