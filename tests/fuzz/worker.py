@@ -4,12 +4,14 @@ import json
 import os
 import resource
 import sys
+import time
 import traceback
 import warnings
 
 from fuzz.readers import READERS
 from sparsedet.errors import InputError
 
+SECONDS = 10  # of the processor, as others may be at work; a reader that takes more has failed
 GROWTH = 2**30  # bytes; a reader that takes more has failed
 MEMORY = 6 * 2**30  # bytes beyond what is taken at the start, at which allocations fail
 # What no reader does; config writes a file for detectron2 to read.
@@ -55,11 +57,13 @@ def main() -> None:
     warm = set()
     for line in sys.stdin:
         name, path = json.loads(line)
-        before = peak()
+        before, start = peak(), time.process_time()
         kind, text = outcome(name, path)
         if name not in warm:  # the file is as it was; libraries were loaded, threads started
             warm.add(name)
             limit_memory()
+        elif time.process_time() - start > SECONDS:
+            kind, text = "hang", f"{time.process_time() - start:.0f} s"
         elif peak() - before > GROWTH:
             kind, text = "growth", f"{(peak() - before) >> 20} MB"
         elif events or os.path.exists("intruder"):
