@@ -16,7 +16,7 @@ EXTRAS = {
     # What training, compressing, exporting and converting take beyond PyTorch and detectron2; and
     # what detectron2 would bring to who compresses other models, without it.
     "train": [
-        *("h5py>=3.7", "onnx>=1.14", *ONNXRUNTIME),
+        *("h5py>=3.7", "onnx>=1.14", "safetensors>=0.4", *ONNXRUNTIME),
         *("matplotlib>=3.5.3", "numpy>=1.26", "pyyaml>=6.0", "tabulate>=0.8.9", "tqdm>=4.60"),
     ],
     "deploy": [*DEPLOY, *ONNXRUNTIME],
@@ -28,6 +28,7 @@ EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement
 EXTRAS["dev"] = [
     *EXTRAS["all"],
     "build>=1.0",
+    "hypothesis>=6.100",
     "import-linter>=2.0",
     "mkdocs-material>=9.5",
     "mkdocstrings[python]>=0.27",

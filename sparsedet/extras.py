@@ -18,6 +18,7 @@ EXTRAS = {
     "onnx": "train",
     "onnxruntime": "deploy",
     "openvino": "openvino",
+    "safetensors": "train",
     "tabulate": "train",
     "torch_pruning": "prune",
     "tqdm": "deploy",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping
+from urllib.parse import parse_qs
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
@@ -16,7 +14,9 @@ from torch import nn
 from ..errors import InputError
 from ..files import replacing
 from ..layers import LowRankLinear, SparseFusionConv2d
+from ..weights import check_finite
 from .preprocessing import config_lines, model_preprocessing, same_preprocessing
+from .state_dicts import named_tensors, read_checkpoint, unwrap
 
 # Buffers that older checkpoints have and newer models rebuild, or the reverse.
 _REBUILT = ("pixel_mean", "pixel_std", "num_batches_tracked")
@@ -25,7 +25,10 @@ _REBUILT = ("pixel_mean", "pixel_std", "num_batches_tracked")
 class SparseDetCheckpointer(DetectionCheckpointer):
     """Loads what DetectionCheckpointer loads, if it is data only and fits the model.
 
-    - No file can run code: .pth with ``weights_only``, .pkl with NumPy arrays and containers only.
+    - .pth, .pkl and .safetensors, in float32 or less, under ``model``, ``state_dict`` and other
+      usual names, and with what torch.compile and DDP put before them.
+    - No file can run code: all is read as data, and what is damaged is refused.
+    - Weights that are not finite are neither loaded nor saved.
     - Weights whose recorded preprocessing is not the model's are refused; ``save`` records it.
     - With ``strict``, and when a trainer resumes, the checkpoint and the model must agree in every
       parameter. Otherwise heads that differ are skipped with a warning, as detectron2 does, but at
@@ -67,13 +70,14 @@ class SparseDetCheckpointer(DetectionCheckpointer):
     def save(self, name: str, **kwargs) -> None:
         if not self.save_dir or not self.save_to_disk:
             return
+        path = os.path.join(self.save_dir, f"{name}.pth")
         data = {"model": self.model.state_dict()}
+        check_finite(f"{path}: not written", data["model"])
         preprocessing = model_preprocessing(self.model)
         if preprocessing is not None:
             data["preprocessing"] = preprocessing
         data.update({key: item.state_dict() for key, item in self.checkpointables.items()})
         data.update(kwargs)
-        path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         with replacing(path) as temporary:
             torch.save(data, temporary)
@@ -85,37 +89,45 @@ class SparseDetCheckpointer(DetectionCheckpointer):
                 file.write(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict:
-        try:
-            _check_data_only(filename)
-            checkpoint = super()._load_file(filename)
-            tensors = list(checkpoint["model"].values())
-            valid = tensors and all(isinstance(t, (torch.Tensor, np.ndarray)) for t in tensors)
-        except Exception as error:  # a damaged pickle can raise nearly anything
-            raise InputError(
-                f"{self._path}: not a checkpoint of tensors only, or truncated"
-            ) from error
-        if not valid:
-            raise InputError(f"{self._path}: not a checkpoint: no named tensors under 'model'")
-        return checkpoint
+        state, beside = unwrap(read_checkpoint(filename, self._path))
+        if filename.endswith(".pkl") and not beside:  # of Caffe2, which has names of its own
+            state = state["blobs"] if isinstance(state.get("blobs"), Mapping) else state
+            state = {k: v for k, v in state.items() if not str(k).endswith("_momentum")}
+            beside = {"__author__": "Caffe2", "matching_heuristics": True}
+        elif filename.endswith(".pyth"):  # of pycls
+            beside = {"__author__": "pycls", "matching_heuristics": True}
+        tensors = named_tensors(self._path, state)
+        check_finite(self._path, tensors)
+        # Newer detectron2 takes it from the address.
+        address = getattr(self, "_parsed_url_during_load", None)
+        if address and parse_qs(address.query).get("matching_heuristics") == ["True"]:
+            beside["matching_heuristics"] = True
+        return {**beside, "model": tensors}
 
     def _load_model(self, checkpoint: dict):
         wanted, actual = checkpoint.get("preprocessing"), model_preprocessing(self.model)
-        if wanted and actual and not same_preprocessing(wanted, actual):
+        try:
+            fits = not wanted or not actual or same_preprocessing(wanted, actual)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self._path}: its preprocessing is not a FORMAT, PIXEL_MEAN and PIXEL_STD"
+            ) from error
+        if not fits:
             raise InputError(
                 f"{self._path}: trained on other images than the model expects; set "
                 + ", ".join(config_lines(wanted))
             )
         # Names are matched here, not by the parent, so as to know the outcome beforehand.
-        self._convert_ndarray_to_tensor(checkpoint["model"])
-        if checkpoint.pop("matching_heuristics", False):
+        if checkpoint.pop("matching_heuristics", False) is True:
             try:
                 checkpoint["model"] = align_and_update_state_dicts(
                     self.model.state_dict(),
                     checkpoint["model"],
                     c2_conversion=checkpoint.get("__author__") == "Caffe2",
                 )
-            except ValueError as error:
-                raise InputError(f"{self._path}: {error}") from error
+            except (AssertionError, IndexError, KeyError, ValueError) as error:
+                reason = " ".join(str(error).split()) or "its names are not those of a network"
+                raise InputError(f"{self._path}: {reason}") from error
         self._check_fit(checkpoint["model"])
         return super()._load_model(checkpoint)
 
@@ -134,8 +146,13 @@ class SparseDetCheckpointer(DetectionCheckpointer):
 
     def _check_fit(self, state: Mapping[str, torch.Tensor]) -> None:
         expected = {k: tuple(v.shape) for k, v in self.model.state_dict().items()}
-        found = {k.removeprefix("module."): tuple(v.shape) for k, v in state.items()}
+        found = {k: tuple(v.shape) for k, v in state.items()}
         loaded = [k for k in expected if found.get(k) == expected[k]]
+        for key, value in self.model.state_dict().items():
+            if key in found and value.is_floating_point() and not state[key].is_floating_point():
+                raise InputError(
+                    f"{self._path}: {key} is {state[key].dtype}; weights must be floating point"
+                )
         if not self._whole:
             backbone = [k for k in expected if k.startswith("backbone.")] or list(expected)
             if not set(backbone) & set(loaded):
@@ -168,38 +185,3 @@ class SparseDetCheckpointer(DetectionCheckpointer):
                 f"{self._path}: of another architecture than the config: {first} ({len(missing)} "
                 f"missing, {len(reshaped)} of another shape, {len(unknown)} unknown)"
             )
-
-
-def _check_data_only(filename: str) -> None:
-    """Raise unless reading ``filename`` builds nothing but tensors, arrays and containers."""
-    if filename.endswith(".pkl"):
-        with open(filename, "rb") as file:
-            _ArrayUnpickler(file, encoding="latin1").load()
-    else:
-        mmap = zipfile.is_zipfile(filename)  # so the tensors themselves are not read here
-        torch.load(filename, map_location="cpu", weights_only=True, mmap=mmap)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays and scalars in containers, the form of detectron2's model zoo."""
-
-    _SAFE = {
-        ("collections", "OrderedDict"),
-        ("_codecs", "encode"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        *(
-            (f"numpy.{core}.{module}", name)
-            for core in ("core", "_core")
-            for module, name in (
-                ("multiarray", "_reconstruct"),
-                ("multiarray", "scalar"),
-                ("numeric", "_frombuffer"),
-            )
-        ),
-    }
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in self._SAFE:
-            raise pickle.UnpicklingError(f"{module}.{name} is not data")
-        return super().find_class(module, name)

@@ -1,9 +1,9 @@
-"""The layers of a VGG-like network, in order, from a PyTorch, Keras or ONNX file."""
+"""The layers of a VGG-like network, in order, from a checkpoint, a Keras or an ONNX file."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,9 @@ import torch
 
 from ..errors import InputError
 from ..extras import require
+from .state_dicts import is_checkpoint, named_tensors, read_checkpoint, unwrap
+
+UNFOLDED = 16  # compressed weights are at most so many times larger than their file
 
 
 @dataclass
@@ -39,7 +42,7 @@ class NetworkFile:
 
 
 def read_network(path: str) -> NetworkFile:
-    """Read the convolutions and linear layers of a .pth, .h5 or .onnx file.
+    """Read the convolutions and linear layers of a .pth, .pkl, .safetensors, .h5 or .onnx file.
 
     The format is told from the content, not the name.
 
@@ -48,18 +51,20 @@ def read_network(path: str) -> NetworkFile:
     """
     try:
         with open(path, "rb") as file:
-            magic = file.read(8)
+            magic = file.read(9)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if magic.startswith((b"PK\x03\x04", b"\x80\x02")):  # zip, and PyTorch's format before 1.6
-        return _read_torch(path)
-    if magic == b"\x89HDF\r\n\x1a\n":
+    if is_checkpoint(magic):
+        return _read_state_dict(path)
+    if magic[:8] == b"\x89HDF\r\n\x1a\n":
         return _read_keras(path)
     if path.lower().endswith(".onnx"):  # protocol buffers have no magic number
         from .onnx_reader import read_onnx
 
         return read_onnx(path)
-    raise InputError(f"{path}: neither a PyTorch .pth, nor a Keras .h5, nor an .onnx file")
+    raise InputError(
+        f"{path}: neither a PyTorch .pth, a .pkl, a .safetensors, a Keras .h5 nor an .onnx file"
+    )
 
 
 def to_tensor(path: str, key: str, array: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -71,24 +76,11 @@ def to_tensor(path: str, key: str, array: np.ndarray | torch.Tensor) -> torch.Te
     return array.to(torch.float32)
 
 
-def _read_torch(path: str) -> NetworkFile:
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError(
-            f"{path}: not a PyTorch file of tensors, or truncated; save the model's state_dict()"
-        ) from error
-    for wrapper in ("model", "state_dict", "model_state_dict"):
-        if isinstance(data, Mapping) and isinstance(data.get(wrapper), Mapping):
-            data = data[wrapper]
-    if not isinstance(data, Mapping):
-        raise InputError(
-            f"{path}: holds a {type(data).__name__}, not a state_dict of named tensors"
-        )
-
+def _read_state_dict(path: str) -> NetworkFile:
+    state, _ = unwrap(read_checkpoint(path))
     modules: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in data.items():
-        if isinstance(value, torch.Tensor) and not key.endswith("num_batches_tracked"):
+    for key, value in named_tensors(path, state).items():
+        if not key.endswith("num_batches_tracked"):
             module, _, name = key.rpartition(".")
             modules.setdefault(module, {})[name] = to_tensor(path, key, value)
     convs, linears, norms = [], [], []
@@ -112,15 +104,26 @@ def _read_torch(path: str) -> NetworkFile:
 def _read_keras(path: str) -> NetworkFile:
     h5py = require("h5py", f"{path}: reading it")
     groups: dict[str, list] = {}
+    left = UNFOLDED * os.path.getsize(path)
 
     def collect(key, item):
-        if isinstance(item, h5py.Dataset) and not key.startswith("optimizer"):
+        nonlocal left
+        if not isinstance(item, h5py.Dataset) or key.startswith("optimizer"):
+            return
+        if item.external or item.is_virtual:
+            raise InputError(f"{path}: {key} is in another file; save the weights in one")
+        if item.dtype.kind in "fiub":  # the others are texts
+            left -= item.nbytes
+            if left < 0:
+                raise InputError(f"{path}: {key} of shape {item.shape} is larger than the file")
             groups.setdefault(key.rpartition("/")[0], []).append((key, item[()]))
 
     try:
         with h5py.File(path, "r") as file:
             file.visititems(collect)
-    except (OSError, RuntimeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # HDF5 raises nearly anything
         raise InputError(f"{path}: not an HDF5 file, or truncated") from error
 
     convs, linears, norms = [], [], 0

@@ -74,7 +74,7 @@ def import_vgg(path: str, preprocessing: str | None = None) -> ImportedVGG:
         model.update(_conv_tensors(name, conv))
     linears, skipped = _pick_linears(network)
     for name, linear in linears.items():
-        model[f"{name}.weight"], model[f"{name}.bias"] = linear.weight, linear.bias
+        model[f"{name}.weight"], model[f"{name}.bias"] = linear.weight.contiguous(), linear.bias
     return ImportedVGG(
         format=network.format,
         depth=depth,

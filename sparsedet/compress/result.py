@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..files import new_folder
+from ..weights import check_finite
 from .entries import write_plan
 from .plan import LayerPlan
 
@@ -106,7 +107,7 @@ class Result:
         loads it.
 
         Raises:
-            InputError: the folder exists already, or cannot be written.
+            InputError: the folder exists already, or cannot be written; weights are not finite.
         """
         output = os.fspath(folder)
         with new_folder(output) as temporary:
@@ -116,6 +117,7 @@ class Result:
         """The files of :meth:`save`, to a folder which is at ``output`` when all is written."""
         from ..reports.compression import write_report  # draws with matplotlib
 
+        check_finite(f"{output}: not written", self.model.state_dict())
         self.task.save(self, folder, output)
         write_plan(self.plan, os.path.join(folder, "plan.yaml"))
         write_report(self, folder)

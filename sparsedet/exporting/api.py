@@ -14,6 +14,7 @@ from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..images import find_images, read_image
 from ..runtime.detector import Detector
+from ..weights import check_finite
 from .compare import Difference
 from .evaluate import PIXELS, SCORE, compare_with_pytorch
 from .exporter import PRECISIONS, export_graph, replacing_files
@@ -44,9 +45,9 @@ def export(
         how far the file's detections in that picture are from the model's.
 
     Raises:
-        InputError: a model or operator that cannot be exported, a library that is missing, no image
-            for int8; or, in f32, a file that differs from the model by more than 0.5 pixels or
-            0.001 of score. Nothing is written then.
+        InputError: a model or operator that cannot be exported, weights that are not finite, a
+            library that is missing, no image for int8; or, in f32, a file that differs from the
+            model by more than 0.5 pixels or 0.001 of score. Nothing is written then.
     """
     path = os.fspath(path)
     if not path.endswith((".onnx", ".xml")):
@@ -61,6 +62,7 @@ def export(
     predictor = Predictor.of(model)
     cfg = predictor.cfg
     names = test_class_names(cfg)
+    check_finite(f"{path}: not written", model.state_dict())
     picture = read_image(files[0]) if files else generated_picture()
     with replacing_files(path) as temporary:
         export_graph(

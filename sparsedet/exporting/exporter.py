@@ -18,6 +18,7 @@ from ..detection.predictor import smallest_side
 from ..errors import InputError
 from ..extras import require
 from ..runtime.model_info import KEY, ModelInfo
+from ..runtime.seal import seal
 from .equalize import equalize_
 from .graph import DetectionGraph
 
@@ -128,7 +129,7 @@ def _trace(graph: DetectionGraph, path: str) -> None:
 
 
 def _save(traced: str, path: str, info: ModelInfo) -> None:
-    """Write the traced graph with its metadata, in the form that ``path`` and ``info`` ask for."""
+    """Write the traced graph with metadata and checksum, in the form that ``path`` asks for."""
     import onnx
 
     model = onnx.load(traced)
@@ -142,10 +143,11 @@ def _save(traced: str, path: str, info: ModelInfo) -> None:
         simplify = info.precision == "int8"
         converted = (openvino.convert_model if simplify else openvino.Core().read_model)(traced)
         openvino.save_model(converted, path, compress_to_fp16=info.precision == "f16")
-        return
-    if info.precision == "f16":
-        _store_in_half(model)
-    onnx.save(model, path)
+    else:
+        if info.precision == "f16":
+            _store_in_half(model)
+        onnx.save(model, path)
+    seal(path)
 
 
 def _store_in_half(model) -> None:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..images import read_image
 from .engines import load_graph
 from .model_info import ModelInfo
+from .seal import CHANGED, is_sealed
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,29 @@ class Detector:
         precision: str = "f32",
     ):
         self.path = path = os.fspath(path)
+        sealed = os.path.isfile(path) and is_sealed(path)  # before an engine sees what is damaged
         self._graph, metadata = load_graph(path, engine, threads, precision)
         try:
             self.info = ModelInfo.from_json(metadata)
-        except (TypeError, ValueError) as error:
+        except (RecursionError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path}: no sparsedet metadata in it; write it with sparsedet export"
             ) from error
+        if self.info.sealed and not sealed:
+            raise InputError(f"{path}: {CHANGED}")
 
     def __call__(self, image: np.ndarray | str | os.PathLike) -> Detections:
         """Detect in (H, W, 3) uint8, BGR, or in an image file.
 
         Raises:
-            InputError: the file cannot be read, or the image is too narrow for the model.
+            InputError: the file cannot be read, the image is too narrow for the model, or the
+                model fails.
         """
         if isinstance(image, (str, os.PathLike)):
             image = read_image(os.fspath(image))
         height, width = image.shape[:2]
         pixels = preprocess(image, self.info)
-        boxes, scores, classes = self._graph(pixels)
+        boxes, scores, classes = self._run(pixels)
         new_height, new_width = pixels.shape[:2]
         boxes = boxes * np.array([width / new_width, height / new_height] * 2, np.float32)
         boxes = boxes.clip(0, np.array([width, height] * 2, np.float32))
@@ -91,6 +96,27 @@ class Detector:
         classes = classes[kept]
         names = [self.info.class_names[c] for c in classes]
         return Detections(boxes[kept], scores[kept], classes, names)
+
+    def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes (N, 4) float, scores (N,) and classes (N,) of the graph, if that is what it gives.
+
+        Raises:
+            InputError: the engine fails, or gives anything else.
+        """
+        try:
+            boxes, scores, classes = self._graph(pixels)
+        except Exception as error:  # each engine has errors of its own
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.path}: the engine cannot run it: {reason}") from error
+        count = len(scores) if np.ndim(scores) == 1 else -1
+        if (
+            (np.shape(boxes), np.shape(classes)) != ((count, 4), (count,))
+            or [boxes.dtype.kind, scores.dtype.kind, classes.dtype.kind] != ["f", "f", "i"]
+            or not (np.isfinite(boxes).all() and np.isfinite(scores).all())
+            or not ((0 <= classes) & (classes < len(self.info.class_names))).all()
+        ):
+            raise InputError(f"{self.path}: it gives no boxes, scores and classes of its names")
+        return boxes, scores, classes
 
     def above(self, score: float) -> Callable[[np.ndarray], Detections]:
         """This detector, with only the detections of a greater score.

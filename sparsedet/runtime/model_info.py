@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import asdict, dataclass
 
 KEY = "sparsedet"  # of the one text in the file's metadata
+LARGEST = 2**14  # pixels of a side
 
 
 @dataclass(frozen=True)
@@ -38,4 +41,21 @@ class ModelInfo:
     @classmethod
     def from_json(cls, text: str) -> ModelInfo:
         """Raises ValueError or TypeError where ``text`` is not what :meth:`to_json` wrote."""
-        return cls(**json.loads(text))
+        info = cls(**json.loads(text))
+        texts = (*info.class_names, info.format, info.precision, info.version)
+        sizes = (info.min_size, info.max_size, info.smallest_side)
+        if type(info.class_names) is not list or not all(type(value) is str for value in texts):
+            raise ValueError("class_names, format, precision and version must be text")
+        if not all(type(size) is int and 0 <= size <= LARGEST for size in sizes):
+            raise ValueError(f"min_size, max_size and smallest_side must be 0 to {LARGEST}")
+        if info.format not in ("BGR", "RGB") or (info.min_size and not info.max_size):
+            raise ValueError("format must be BGR or RGB, and max_size at least 1")
+        if type(info.score_threshold) not in (int, float) or math.isnan(info.score_threshold):
+            raise ValueError("score_threshold must be a number")
+        return info
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the version that wrote the file put a checksum at its end."""
+        numbers = re.findall(r"\d+", self.version)[:2]
+        return tuple(map(int, numbers)) >= (0, 2)

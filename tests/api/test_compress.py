@@ -14,6 +14,7 @@ from sparsedet.detection.config import load_config
 from sparsedet.detection.load import load_model
 from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
+from sparsedet.exporting.api import export
 from sparsedet.layers import LowRankLinear, SparseFusionConv2d
 
 
@@ -146,6 +147,18 @@ def test_a_plan_is_written_printed_and_applied_again(tmp_path):
     assert torch.equal(loaded(x), model(x))
     with pytest.raises(InputError, match="exists already"):
         result.save(tmp_path / "compact")
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_exported(detector, tmp_path):
+    model = network()
+    result = compress_(model, batches=batches(), params=3)
+    next(model.parameters()).data.view(-1)[0] = float("nan")
+    with pytest.raises(InputError, match=r"compact: not written: \S+ has values that are not"):
+        result.save(tmp_path / "compact")
+    detector.backbone.conv1_1.bias.data[0] = float("inf")
+    with pytest.raises(InputError, match=r"a.onnx: not written: backbone.conv1_1.bias has values"):
+        export(detector, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_detector_and_images(detector, photos, tmp_path):

@@ -86,21 +86,21 @@ def test_caffe_style_keys_in_any_order_and_half_precision(tmp_path):
     assert_same_features(vgg_from(imported), features.float())
 
 
-def test_fc6_and_fc7_of_a_pth(tmp_path):
-    rows = {1: torch.randn(512 * 49), 4: torch.randn(4096)}
+def test_fc6_and_fc7_of_a_pth(tmp_path, monkeypatch):
+    monkeypatch.setattr("sparsedet.checkpoint.vgg.FC_SHAPES", {"fc6": (16, 25088), "fc7": (16, 16)})
+    weights = {1: torch.randn(16, 512 * 49), 4: torch.randn(16, 16)}
     state = state_dict(torchvision_features())
-    for index, row in rows.items():  # every row the same, so that the file stays small
-        state[f"classifier.{index}.weight"] = row.expand(4096, -1)
-        state[f"classifier.{index}.bias"] = torch.arange(4096.0)
-    state["classifier.6.weight"], state["classifier.6.bias"] = torch.randn(5, 4096), torch.zeros(5)
+    for index, weight in weights.items():
+        state[f"classifier.{index}.weight"] = weight
+        state[f"classifier.{index}.bias"] = torch.arange(16.0)
+    state["classifier.6.weight"], state["classifier.6.bias"] = torch.randn(5, 16), torch.zeros(5)
     imported = import_vgg(save(tmp_path, state), "torchvision")
-    assert imported.model["fc6.weight"].shape == (4096, 25088)
-    assert torch.equal(imported.model["fc6.weight"][7], rows[1])
-    assert torch.equal(imported.model["fc7.weight"][7], rows[4])
-    assert torch.equal(imported.model["fc7.bias"], torch.arange(4096.0))
-    assert imported.skipped == ["classifier.6.weight (5, 4096)"]
+    assert torch.equal(imported.model["fc6.weight"], weights[1])
+    assert torch.equal(imported.model["fc7.weight"], weights[4])
+    assert torch.equal(imported.model["fc7.bias"], torch.arange(16.0))
+    assert imported.skipped == ["classifier.6.weight (5, 16)"]
 
-    state["classifier.1.weight"] = torch.tensor([math.nan]).expand(4096, 25088)
+    state["classifier.1.weight"] = torch.full((16, 25088), math.nan)
     imported = import_vgg(save(tmp_path, state), "torchvision")
     assert "fc6.weight" not in imported.model and len(imported.skipped) == 3
 
@@ -330,6 +330,69 @@ def test_truncated_files(tmp_path, name):
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(InputError, match=f"{path}: .*truncated"):
         import_vgg(str(path))
+
+
+def test_onnx_weights_in_files_beside_it(tmp_path):
+    """PyTorch writes them so by default; a model may not name files elsewhere."""
+    onnx = pytest.importorskip("onnx")
+    features = torchvision_features()
+    path = Path(onnx_vgg(tmp_path / "vgg.onnx", features))
+    onnx.save(
+        onnx.load(path), path, save_as_external_data=True, location="vgg.data", size_threshold=0
+    )
+    assert_same_features(vgg_from(import_vgg(str(path), "caffe")), features)
+
+    content = (tmp_path / "vgg.data").read_bytes()
+    (tmp_path / "vgg.data").write_bytes(content[:1000])
+    with pytest.raises(InputError, match="vgg.onnx: c0: vgg.data is truncated"):
+        import_vgg(str(path), "caffe")
+    (tmp_path / "secret").write_bytes(content)
+    inside = tmp_path / "folder"
+    inside.mkdir()
+    (inside / "link").symlink_to(tmp_path / "secret")
+    for place in ("../secret", str(tmp_path / "secret"), "link", "none"):
+        model = onnx.load(path, load_external_data=False)
+        for weight in model.graph.initializer:
+            weight.external_data[0].value = place
+        onnx.save(model, inside / "vgg.onnx")
+        with pytest.raises(InputError, match=f"vgg.onnx: weights in '{place}': must be a file in"):
+            import_vgg(str(inside / "vgg.onnx"), "caffe")
+
+
+def test_onnx_without_what_a_layer_needs(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path = onnx_vgg(tmp_path / "vgg.onnx", torchvision_features(batch_norm=True))
+    model = onnx.load(path)
+    norm = next(node for node in model.graph.node if node.op_type == "BatchNormalization")
+    norm.input[2] = "images"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="vgg.onnx: images, a weight, is not a stored constant"):
+        import_vgg(path, "caffe")
+
+
+def test_hdf5_that_reaches_outside_or_is_larger_than_its_file(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "secret").write_bytes(bytes(400))
+    path = str(tmp_path / "a.h5")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", (10, 10), "f4", external=[(str(tmp_path / "secret"), 0, 400)])
+    with pytest.raises(InputError, match="a.h5: a is in another file"):
+        import_vgg(path)
+    with h5py.File(path, "w") as file:
+        source = h5py.VirtualSource(str(tmp_path / "b.h5"), "b", (10, 10), "f4")
+        layout = h5py.VirtualLayout((10, 10), "f4")
+        layout[:] = source
+        file.create_virtual_dataset("a", layout)
+    with pytest.raises(InputError, match="a.h5: a is in another file"):
+        import_vgg(path)
+    with h5py.File(path, "w") as file:
+        file["a"] = h5py.ExternalLink(str(tmp_path / "b.h5"), "b")
+    with pytest.raises(InputError, match="a.h5: 0 convolutions"):
+        import_vgg(path)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", (10**5, 10**5), "f4", chunks=True, fillvalue=0.5)
+    with pytest.raises(InputError, match=r"a.h5: a of shape \(100000, 100000\) is larger than"):
+        import_vgg(path)
 
 
 def test_files_of_no_use(tmp_path):
