@@ -10,6 +10,8 @@ detectron2 0.6 and main: if renamed, bfloat16 training on CPUs fails at its firs
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -38,6 +40,7 @@ __all__ = [
     "shape_as_tensor",
     "tree_leaves",
     "tree_map",
+    "with_globals",
 ]
 
 
@@ -105,6 +108,22 @@ def set_local_process_group(comm: Any, group: Any) -> None:
     comm.get_local_rank() fails in CPU training on several machines.
     """
     comm._LOCAL_PROCESS_GROUP = group
+
+
+def with_globals(function: Callable, **names: Any) -> Callable:
+    """A copy of a function that finds something else under some global names.
+
+    For detectron2's ``DatasetMapper.__call__``, 0.6 and main, whose module knows
+    ``detection_utils`` as ``utils``. If that changes, its images are read by detectron2's own
+    ``read_image``, and the tests of 16-bit and damaged images in training fail.
+    """
+    return FunctionType(
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
 
 
 def coco_api(evaluator: Any) -> Any:

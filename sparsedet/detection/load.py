@@ -10,7 +10,7 @@ from torch import nn
 
 from ..checkpoint import SparseDetCheckpointer
 from ..errors import InputError
-from .config import load_config
+from .config import check_input_format, load_config
 
 
 def load_model(
@@ -29,6 +29,7 @@ def load_model(
         cfg = load_config(config)
     elif isinstance(config, CfgNode):
         cfg = config.clone()
+        check_input_format(cfg)
     else:
         raise InputError(f"a config is a yaml file or a CfgNode, not {type(config).__name__}")
     if weights is not None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..checkpoint import SparseDetCheckpointer
 from ..errors import InputError
-from ..runtime.detector import Detections
+from ..runtime.detector import Detections, resized_shape
 from .load import model_config
 
 
@@ -58,8 +58,9 @@ class Predictor(DefaultPredictor):
             InputError: the image is too narrow for the model.
         """
         height, width = image.shape[:2]
-        resize = self.aug.get_transform(image)
-        if min(resize.new_h, resize.new_w) < smallest_side(self.model.backbone):
+        size = self.cfg.INPUT
+        resized = resized_shape(height, width, size.MIN_SIZE_TEST, size.MAX_SIZE_TEST)
+        if min(resized) < smallest_side(self.model):
             raise InputError(f"{width} x {height} pixels are too narrow for the model")
         found = self(image)["instances"].to("cpu")
         found = found[found.scores.argsort(descending=True)]
@@ -68,8 +69,26 @@ class Predictor(DefaultPredictor):
         return Detections(boxes, scores, classes, [names[c] for c in classes])
 
 
-def smallest_side(backbone: Backbone) -> int:
-    """The least pixels that each side of an image must have."""
-    if backbone.size_divisibility:
+def refuse_narrow(model: nn.Module, args: tuple) -> None:
+    """A forward pre-hook of a detectron2 model.
+
+    Raises:
+        InputError: an image is too narrow for the model; it names the file.
+    """
+    least = smallest_side(model)
+    for image in args[0]:
+        height, width = image["image"].shape[-2:]
+        if min(height, width) < least:
+            name = image.get("file_name", "an image")
+            raise InputError(
+                f"{name}: {width} x {height} pixels after resizing are too narrow for the model, "
+                f"whose least is {least}; leave it out of the dataset"
+            )
+
+
+def smallest_side(model: nn.Module) -> int:
+    """The least pixels that each side of an image must have, after resizing."""
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone) or backbone.size_divisibility:
         return 1  # it is padded
     return max(feature.stride for feature in backbone.output_shape().values())

@@ -11,10 +11,12 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint import SparseDetCheckpointer
 from ..data import CheckedDatasetMapper
+from ..detection.predictor import refuse_narrow
 from ..evaluation import build_evaluator
 from ..timing import now
 from .distillation import build_distiller
@@ -67,6 +69,12 @@ class Trainer(DefaultTrainer):
             # Before the writers, which come last.
             built.insert(-1, best)
         return built
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        model = super().build_model(cfg)
+        model.register_forward_pre_hook(refuse_narrow)
+        return model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
