@@ -31,7 +31,6 @@ __all__ = [
     "TorchDispatchMode",
     "add_convolution_",
     "become",
-    "coco_api",
     "convolution",
     "has_onednn",
     "pack_convolution",
@@ -124,8 +123,3 @@ def with_globals(function: Callable, **names: Any) -> Callable:
         function.__defaults__,
         function.__closure__,
     )
-
-
-def coco_api(evaluator: Any) -> Any:
-    """The ground truth that a COCOEvaluator holds; detectron2 0.6 and main."""
-    return evaluator._coco_api
