@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import replacing
 from ..layers import LowRankLinear, SparseFusionConv2d
+from .class_names import KEY, model_class_names, read_class_names
 from .preprocessing import config_lines, model_preprocessing, same_preprocessing
 
 # Buffers that older checkpoints have and newer models rebuild, or the reverse.
@@ -27,6 +28,9 @@ class SparseDetCheckpointer(DetectionCheckpointer):
 
     - No file can run code: .pth with ``weights_only``, .pkl with NumPy arrays and containers only.
     - Weights whose recorded preprocessing is not the model's are refused; ``save`` records it.
+    - ``save`` records the names of the classes, ``model.class_names``. With ``strict`` the model
+      gets those of the checkpoint; a model that has names already, in training, keeps them: other
+      ones are refused when it resumes, and begin anew where it starts from them.
     - With ``strict``, and when a trainer resumes, the checkpoint and the model must agree in every
       parameter. Otherwise heads that differ are skipped with a warning, as detectron2 does, but at
       least one parameter of the backbone must be loaded, and no dense layer may stand for a
@@ -71,6 +75,9 @@ class SparseDetCheckpointer(DetectionCheckpointer):
         preprocessing = model_preprocessing(self.model)
         if preprocessing is not None:
             data["preprocessing"] = preprocessing
+        names = model_class_names(self.model)
+        if names:
+            data[KEY] = names
         data.update({key: item.state_dict() for key, item in self.checkpointables.items()})
         data.update(kwargs)
         path = os.path.join(self.save_dir, f"{name}.pth")
@@ -117,7 +124,24 @@ class SparseDetCheckpointer(DetectionCheckpointer):
             except ValueError as error:
                 raise InputError(f"{self._path}: {error}") from error
         self._check_fit(checkpoint["model"])
-        return super()._load_model(checkpoint)
+        names = read_class_names(checkpoint, self._path)
+        self._check_classes(names)
+        incompatible = super()._load_model(checkpoint)
+        if self._whole and names:
+            self.model.class_names = names
+        return incompatible
+
+    def _check_classes(self, names: list[str] | None) -> None:
+        own = model_class_names(self.model)
+        if not names or not own or names == own:
+            return
+        differ = (
+            f"{self._path}: trained for the classes {', '.join(names)}, "
+            f"but those of the training set are {', '.join(own)}"
+        )
+        if self._whole:
+            raise InputError(differ)
+        self.logger.warning("%s: what tells them apart is trained anew", differ)
 
     def _first_dense_weight(self, found: Mapping[str, tuple]) -> str | None:
         """A weight in the checkpoint whose layer is compact in the model."""

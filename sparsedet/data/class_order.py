@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 
 from ..errors import InputError
 
@@ -18,11 +19,7 @@ def dataset_classes(dataset: str) -> list[str]:
 
 
 def class_order(names: Sequence[str], others: Sequence[str], dataset: str) -> list[int]:
-    """Where each of ``names`` stands in ``others``.
-
-    Args:
-        names: of a model's classes.
-        others: of those of ``dataset``.
+    """Where each of ``names``, a model's, stands in ``others``, those of ``dataset``.
 
     Raises:
         InputError: they are not the same names.
@@ -31,7 +28,42 @@ def class_order(names: Sequence[str], others: Sequence[str], dataset: str) -> li
         return list(range(len(names)))
     if sorted(names) != sorted(others) or len(set(names)) < len(names):
         raise InputError(
-            f"the model was trained for the classes {', '.join(names)}, "
-            f"but those of {dataset} are {', '.join(others)}"
+            f"the model's classes are {', '.join(names)}, "
+            f"but those of {dataset} are {', '.join(others)}; "
+            "the names must be the same, in any order"
         )
     return [list(others).index(name) for name in names]
+
+
+def training_records(cfg: CfgNode, class_names: Sequence[str]) -> list[dict]:
+    """The dicts of DATASETS.TRAIN, whose category ids are places in ``class_names``.
+
+    detectron2 puts datasets together by their ids, whatever these are called in each.
+
+    Raises:
+        InputError: there is no dataset, or one has other classes.
+    """
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN is empty; name the dataset to train on")
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    proposals = cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None
+    records: list[dict] = []
+    for number, dataset in enumerate(cfg.DATASETS.TRAIN):
+        found = get_detection_dataset_dicts(
+            [dataset],
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=keypoints,
+            proposal_files=proposals and [proposals[number]],
+        )
+        order = class_order(dataset_classes(dataset), class_names, dataset)
+        moved = order != list(range(len(order)))
+        records += [_in_order(record, order) for record in found] if moved else found
+    return records
+
+
+def _in_order(record: dict, order: Sequence[int]) -> dict:
+    annotations = [
+        {**annotation, "category_id": order[annotation["category_id"]]}
+        for annotation in record.get("annotations", ())
+    ]
+    return {**record, "annotations": annotations}
