@@ -123,10 +123,12 @@ def choose_task(
             "the model carries no config that says how images are prepared: load it by "
             "sparsedet.load_model, or give batches"
         )
+    from .detection.predictor import smallest_side
     from .detection.task import DetectionTask
 
     folder = None if images is None else os.fspath(images)
-    return DetectionTask.from_images(cfg, folder, num_images, progress)
+    least = smallest_side(model)
+    return DetectionTask.from_images(cfg, folder, num_images, progress, least)
 
 
 def is_detectron2(model: nn.Module) -> bool:

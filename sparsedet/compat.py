@@ -10,6 +10,8 @@ detectron2 0.6 and main: if renamed, bfloat16 training on CPUs fails at its firs
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -29,7 +31,6 @@ __all__ = [
     "TorchDispatchMode",
     "add_convolution_",
     "become",
-    "coco_api",
     "convolution",
     "has_onednn",
     "pack_convolution",
@@ -38,6 +39,7 @@ __all__ = [
     "shape_as_tensor",
     "tree_leaves",
     "tree_map",
+    "with_globals",
 ]
 
 
@@ -107,6 +109,17 @@ def set_local_process_group(comm: Any, group: Any) -> None:
     comm._LOCAL_PROCESS_GROUP = group
 
 
-def coco_api(evaluator: Any) -> Any:
-    """The ground truth that a COCOEvaluator holds; detectron2 0.6 and main."""
-    return evaluator._coco_api
+def with_globals(function: Callable, **names: Any) -> Callable:
+    """A copy of a function that finds something else under some global names.
+
+    For detectron2's ``DatasetMapper.__call__``, 0.6 and main, whose module knows
+    ``detection_utils`` as ``utils``. If that changes, its images are read by detectron2's own
+    ``read_image``, and the tests of 16-bit and damaged images in training fail.
+    """
+    return FunctionType(
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )

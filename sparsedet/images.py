@@ -6,16 +6,27 @@ import glob
 import math
 import os
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from .errors import InputError
 
-# What a folder is searched for; a file that is named, or found by a pattern, may be of any kind.
+# What a folder is searched for; a file that is named, or found by a pattern, may have any name.
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What a file may be, in Pillow's names. Its others are less tried, and EPS starts a program."""
+MAX_PIXELS = 64_000_000
+"""Of an image. What a small file asks of memory is bounded by it: a few bytes a pixel."""
+CHANNELS = ("BGR", "RGB")
+"""The orders of channels that images are read in, and models work on: INPUT.FORMAT."""
+
+_STRIP = 1 << 20  # pixels that are converted at a time
+_ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 0x0142, 0x0143  # tags of EXIF and TIFF
 
 
 def find_images(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -49,14 +60,19 @@ def _matching_files(pattern: str) -> list[str]:
     return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
 
 
-def read_image(path: str) -> np.ndarray:
-    """An image file as (H, W, 3) uint8, BGR, upright.
+def read_image(path: str, channels: str = "BGR") -> np.ndarray:
+    """An image file as (H, W, 3) uint8, upright: the one way in, for training as for inference.
 
     As detectron2's ``read_image``, which gives a picture of one channel three equal ones and drops
-    alpha, but with values of more than 8 bits scaled instead of clipped, and every TIFF upright.
+    alpha, but with values of more than 8 bits scaled instead of clipped, every TIFF upright, and
+    the checksums of a PNG checked. No other format of ``FORMATS`` has any.
+
+    Args:
+        channels: one of ``CHANNELS``.
 
     Raises:
-        InputError: missing, empty, truncated, or not an image.
+        InputError: missing, empty, truncated, damaged, of more than ``MAX_PIXELS``, or not an image
+            of ``FORMATS``.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -64,21 +80,105 @@ def read_image(path: str) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, on odd palettes and metadata
             # Given a name instead, Pillow maps the file, and garbles some TIFFs that are turned.
-            with open(path, "rb") as file, Image.open(file) as image:
-                # detectron2 turns a TIFF that Pillow has turned already.
-                image = ImageOps.exif_transpose(image)
-                if image.mode == "F" or image.mode.startswith("I"):
-                    image = Image.fromarray(_to_8_bits(np.asarray(image)))
-                return np.asarray(image.convert("RGB"))[:, :, ::-1]
+            with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+                _check_size(path, image)
+                if image.format == "PNG":
+                    _check_png(path, file)
+                image.load()
+                pixels = _upright(_to_rgb(image), image)
     except InputError:
         raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image, or of an unknown kind") from None
+        known = ", ".join(FORMATS)
+        raise InputError(f"{path}: not an image, or of an unknown kind; known: {known}") from None
+    except Image.DecompressionBombError:  # while opening; Pillow's limit is above ours
+        raise InputError(_too_large(path)) from None
     except Exception as error:  # on damaged files Pillow raises nearly anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"{path}: {reason}") from error
+        reason = " ".join(reason.split())
+        raise InputError(f"{path}: cannot be read as an image: {reason}") from error
+    return pixels if channels == "RGB" else pixels[:, :, ::-1]
+
+
+def _too_large(path: str, size: str = "") -> str:
+    return f"{path}: {size}more than {MAX_PIXELS // 10**6} megapixels; make it smaller"
+
+
+def _check_size(path: str, image: Image.Image) -> None:
+    """Before anything is decoded."""
+    width, height = image.size
+    tags = getattr(image, "tag_v2", {})  # a tile of a TIFF may be larger than the picture
+    tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_HEIGHT, 0)
+    if max(width * height, tile) > MAX_PIXELS:
+        raise InputError(_too_large(path, f"{width} x {height} pixels are "))
+
+
+def _check_png(path: str, file: BinaryIO) -> None:
+    """Refuse a PNG with a wrong checksum: Pillow does not look at those of the pixels."""
+    place = file.tell()
+    file.seek(8)  # past the signature
+    kind = b""
+    while kind != b"IEND":
+        header = file.read(8)
+        length, kind = int.from_bytes(header[:4], "big"), header[4:]
+        content, checksum = file.read(length), file.read(4)
+        if len(checksum) < 4:
+            raise InputError(f"{path}: image file is truncated; get it again")
+        if zlib.crc32(content, zlib.crc32(kind)) != int.from_bytes(checksum, "big"):
+            raise InputError(f"{path}: damaged PNG, a checksum is wrong; get it again")
+    file.seek(place)
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8; strip by strip, as Pillow's and NumPy's copies of the whole add up."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    deep = image.mode == "F" or image.mode.startswith("I")
+    full_scale = _full_scale(image) if deep else 0
+    for rows, strip in _strips(image):
+        if deep:
+            pixels[rows] = (_values(strip) * (255 / full_scale)).round()[:, :, None]
+        else:
+            pixels[rows] = np.asarray(strip.convert("RGB"))
+    return pixels
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    width, height = image.size
+    step = max(1, _STRIP // width)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        yield slice(top, bottom), image.crop((0, top, width, bottom))
+
+
+def _values(strip: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(strip).astype(np.float64), posinf=0, neginf=0).clip(0)
+
+
+def _full_scale(image: Image.Image) -> int:
+    """The largest value that the same number of bits holds as the largest of the image.
+
+    Files of 16 bits often hold 10, 12 or 14 and do not tell. Where nothing is above 1, 1 is white.
+    """
+    largest = max(_values(strip).max() for _, strip in _strips(image))
+    return 1 if largest <= 1 else 2 ** max(8, math.ceil(largest).bit_length()) - 1
+
+
+def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Turned as the loaded image's EXIF says; Pillow has turned a TIFF already."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata, of which the pixels know nothing
+        orientation = 1
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
 
 
 def open_video(path: str) -> cv2.VideoCapture:
@@ -94,14 +194,3 @@ def open_video(path: str) -> cv2.VideoCapture:
     if not video.isOpened():
         raise InputError(f"{path}: not a video that OpenCV can read")
     return video
-
-
-def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Scale so that the largest value that the same number of bits holds becomes 255.
-
-    Files of 16 bits often hold 10, 12 or 14 and do not tell. Where nothing is above 1, 1 is white.
-    """
-    pixels = np.nan_to_num(pixels.astype(np.float64), posinf=0, neginf=0).clip(0)
-    largest = pixels.max()
-    full_scale = 1 if largest <= 1 else 2 ** max(8, math.ceil(largest).bit_length()) - 1
-    return (pixels * (255 / full_scale)).round().astype(np.uint8)

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..layers import LowRankLinear, SparseFusionConv2d
 from ..weights import check_finite
+from .class_names import KEY, model_class_names, read_class_names
 from .preprocessing import config_lines, model_preprocessing, same_preprocessing
 from .state_dicts import named_tensors, read_checkpoint, unwrap
 
@@ -30,6 +31,9 @@ class SparseDetCheckpointer(DetectionCheckpointer):
     - No file can run code: all is read as data, and what is damaged is refused.
     - Weights that are not finite are neither loaded nor saved.
     - Weights whose recorded preprocessing is not the model's are refused; ``save`` records it.
+    - ``save`` records the names of the classes, ``model.class_names``. With ``strict`` the model
+      gets those of the checkpoint; a model that has names already, in training, keeps them: other
+      ones are refused when it resumes, and begin anew where it starts from them.
     - With ``strict``, and when a trainer resumes, the checkpoint and the model must agree in every
       parameter. Otherwise heads that differ are skipped with a warning, as detectron2 does, but at
       least one parameter of the backbone must be loaded, and no dense layer may stand for a
@@ -76,6 +80,9 @@ class SparseDetCheckpointer(DetectionCheckpointer):
         preprocessing = model_preprocessing(self.model)
         if preprocessing is not None:
             data["preprocessing"] = preprocessing
+        names = model_class_names(self.model)
+        if names:
+            data[KEY] = names
         data.update({key: item.state_dict() for key, item in self.checkpointables.items()})
         data.update(kwargs)
         self.logger.info(f"Saving checkpoint to {path}")
@@ -129,7 +136,24 @@ class SparseDetCheckpointer(DetectionCheckpointer):
                 reason = " ".join(str(error).split()) or "its names are not those of a network"
                 raise InputError(f"{self._path}: {reason}") from error
         self._check_fit(checkpoint["model"])
-        return super()._load_model(checkpoint)
+        names = read_class_names(checkpoint, self._path)
+        self._check_classes(names)
+        incompatible = super()._load_model(checkpoint)
+        if self._whole and names:
+            self.model.class_names = names
+        return incompatible
+
+    def _check_classes(self, names: list[str] | None) -> None:
+        own = model_class_names(self.model)
+        if not names or not own or names == own:
+            return
+        differ = (
+            f"{self._path}: trained for the classes {', '.join(names)}, "
+            f"but those of the training set are {', '.join(own)}"
+        )
+        if self._whole:
+            raise InputError(differ)
+        self.logger.warning("%s: what tells them apart is trained anew", differ)
 
     def _first_dense_weight(self, found: Mapping[str, tuple]) -> str | None:
         """A weight in the checkpoint whose layer is compact in the model."""

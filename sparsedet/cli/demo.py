@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..detection.classes import test_class_names
+from ..detection.classes import detected_class_names
 from ..detection.config import load_config
 from ..detection.predictor import Predictor
 from ..runtime.annotate import Annotator
@@ -48,5 +48,5 @@ def main() -> None:
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.confidence_threshold
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = args.confidence_threshold
     predictor = Predictor(cfg)
-    names = test_class_names(cfg)
+    names = detected_class_names(cfg, predictor.model)
     annotator.run(lambda image: predictor.detect(image, names))

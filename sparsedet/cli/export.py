@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..detection.classes import test_class_names
+from ..detection.classes import class_names
 from ..detection.load import load_model
 from ..exporting.api import export
 from ..exporting.evaluate import describe
@@ -44,7 +44,8 @@ def main() -> None:
     """The command."""
     args = parse_args()
     cfg = model_config(args, "MODEL.DEVICE", "cpu")
-    test_class_names(cfg)  # says what a checkpoint that does not fit would not
+    for dataset in cfg.DATASETS.TEST:
+        class_names(cfg, dataset)  # says what a checkpoint that does not fit would not
     apart = export(load_model(cfg), args.output, precision=args.precision, images=args.images)
     print(f"beside PyTorch, on one picture: {describe(apart)}")
     print(f"wrote {args.output}")

@@ -1,47 +1,63 @@
-"""detectron2's mapper, with a bad image said in one line that names it."""
+"""detectron2's mapper, its images read as everywhere else in this package."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import SimpleNamespace
 
-from detectron2.data import DatasetMapper
-from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
-from PIL import Image
+import numpy as np
+from detectron2.data import DatasetMapper, detection_utils
+from detectron2.data.detection_utils import SizeMismatchError, check_image_size
 
+from ..compat import with_globals
 from ..errors import InputError
-
-# What Pillow raises for files that are missing, truncated, corrupt, too large or not images.
-_UNREADABLE = (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+from ..images import CHANNELS, read_image
 
 
 class CheckedDatasetMapper(DatasetMapper):
-    """`DatasetMapper` that raises InputError, naming the file, for an image it cannot use."""
+    """`DatasetMapper` that reads by `sparsedet.images.read_image`.
+
+    Raises (when called):
+        InputError: the image cannot be read, is not of the size annotated, or is too narrow to be
+            resized; it names the file.
+    """
 
     def __call__(self, dataset_dict: dict) -> dict:
-        with _naming(dataset_dict["file_name"]):
-            return super().__call__(dataset_dict)
+        try:
+            return _map(self, dataset_dict)
+        except ValueError as error:
+            if "must be > 0" not in str(error):  # Pillow's, where a side would have no pixels
+                raise
+            size = "{width} x {height}".format_map(dataset_dict)
+            raise InputError(
+                f"{dataset_dict['file_name']}: {size} pixels are too narrow for the model; "
+                "leave it out of the dataset"
+            ) from None
 
 
 def check_image(dataset_dict: dict) -> None:
     """Decode the whole image of a dataset dict and compare its size, as the mapper will.
 
     Raises:
-        InputError: the image is missing, cannot be decoded, or is not of the size annotated.
+        InputError: the image cannot be read, or is not of the size annotated.
     """
-    with _naming(dataset_dict["file_name"]):
-        check_image_size(dataset_dict, read_image(dataset_dict["file_name"], format="BGR"))
+    _check_size(dataset_dict, read_image(dataset_dict["file_name"]))
 
 
-@contextmanager
-def _naming(file_name: str) -> Iterator[None]:
+def _read(file_name: str, format: str | None = None) -> np.ndarray:
+    if format in CHANNELS:
+        return read_image(file_name, format)
+    return detection_utils.read_image(file_name, format)  # the labels of a segmentation, "L"
+
+
+def _check_size(dataset_dict: dict, image: np.ndarray) -> None:
     try:
-        yield
-    except FileNotFoundError:
-        raise InputError(f"{file_name}: no such image") from None
+        check_image_size(dataset_dict, image)
     except SizeMismatchError as error:
         raise InputError(" ".join(str(error).split())) from None
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{file_name}: cannot be read as an image: {reason}") from None
+
+
+# The base class calls both by their names in this module.
+_utils = SimpleNamespace(
+    **{**vars(detection_utils), "read_image": _read, "check_image_size": _check_size}
+)
+_map = with_globals(DatasetMapper.__call__, utils=_utils)

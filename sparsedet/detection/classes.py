@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from torch import nn
 
+from ..checkpoint import model_class_names, stored_class_names
+from ..checkpoint.class_names import KEY
+from ..data.class_order import class_order, dataset_classes
 from ..errors import InputError
 from ..modeling import dense_config
 
@@ -18,25 +22,68 @@ def class_names(cfg: CfgNode, dataset: str) -> list[str]:
         InputError: the model has another number of classes.
     """
     names = MetadataCatalog.get(dataset).get("thing_classes", [])
-    head = "RETINANET" if "Retina" in dense_config(cfg).MODEL.META_ARCHITECTURE else "ROI_HEADS"
-    classes = cfg.MODEL[head].NUM_CLASSES
-    if names and len(names) != classes:
-        raise InputError(
-            f"MODEL.{head}.NUM_CLASSES is {classes}, but dataset {dataset} has {len(names)} classes"
-        )
+    if names:
+        _check_number(cfg, len(names), f"dataset {dataset}")
     return list(names)
 
 
-def test_class_names(cfg: CfgNode) -> list[str]:
-    """Those of the first dataset in DATASETS.TEST, by which a tool names what it detects.
+def _check_number(cfg: CfgNode, number: int, where: str) -> None:
+    head = "RETINANET" if "Retina" in dense_config(cfg).MODEL.META_ARCHITECTURE else "ROI_HEADS"
+    classes = cfg.MODEL[head].NUM_CLASSES
+    if number != classes:
+        raise InputError(f"MODEL.{head}.NUM_CLASSES is {classes}, but {where} has {number} classes")
+
+
+def training_class_names(cfg: CfgNode) -> list[str]:
+    """Those of a model that is to be trained: of the first dataset in DATASETS.TRAIN.
+
+    Where MODEL.WEIGHTS has the same names in another order, they keep that.
 
     Raises:
-        InputError: there is none, or it names no classes, or another number than the model's.
+        InputError: other datasets in DATASETS.TRAIN and .TEST have other classes.
     """
-    names = class_names(cfg, cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else []
+    names = dataset_classes(cfg.DATASETS.TRAIN[0]) if cfg.DATASETS.TRAIN else []
+    stored = stored_class_names(cfg.MODEL.WEIGHTS)
+    if stored and sorted(stored) == sorted(names):
+        names = stored
+    for dataset in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if names else ():
+        class_order(names, dataset_classes(dataset), dataset)
+    return names
+
+
+def detected_class_names(cfg: CfgNode, model: nn.Module) -> list[str]:
+    """Those of a trained model, by which a tool names what it detects.
+
+    A checkpoint says them. For one of an earlier version they are those of the first dataset in
+    DATASETS.TEST.
+
+    Raises:
+        InputError: it is of an earlier version, and there is no such dataset, or it names no
+            classes, or another number than the model's.
+    """
+    names = model_class_names(model)
+    if not names and cfg.DATASETS.TEST:
+        names = class_names(cfg, cfg.DATASETS.TEST[0])
     if not names:
         raise InputError(
             f"DATASETS.TEST: {cfg.DATASETS.TEST} names no classes; name first the dataset that the "
             "model was trained for"
         )
     return names
+
+
+def check_test_classes(cfg: CfgNode, model: nn.Module) -> None:
+    """Refuse a trained model whose classes are not those of DATASETS.TEST, in whatever order.
+
+    Raises:
+        InputError: a dataset there has other classes than the checkpoint says, or this says more or
+            fewer than the model tells apart.
+    """
+    names = model_class_names(model)
+    if not names:
+        return
+    _check_number(cfg, len(names), f"{KEY} in the checkpoint")
+    for dataset in cfg.DATASETS.TEST:
+        others = class_names(cfg, dataset)
+        if others:
+            class_order(names, others, dataset)

@@ -17,6 +17,7 @@ from ..compress.entries import without_information
 from ..config import add_sparsedet_config
 from ..data import register_datasets
 from ..errors import InputError
+from ..images import CHANNELS
 from ..modeling import sparsified_config
 from ..yaml_files import read_with_base
 
@@ -34,7 +35,8 @@ def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
         opts: KEY VALUE KEY VALUE ...
 
     Raises:
-        InputError: no such file, not yaml, a key that does not exist, a value of another type.
+        InputError: no such file, not yaml, a key that does not exist, a value of another type, an
+            INPUT.FORMAT that is neither BGR nor RGB.
     """
     path, cfg = os.fspath(path), get_cfg()
     add_sparsedet_config(cfg)
@@ -54,8 +56,22 @@ def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).warning("no GPU is available: MODEL.DEVICE is cpu")
         cfg.MODEL.DEVICE = "cpu"
+    check_input_format(cfg)
     register_datasets(cfg)
     return cfg
+
+
+def check_input_format(cfg: CfgNode) -> None:
+    """detectron2 trains on grey, YUV and other modes of Pillow, and its own predictor on none.
+
+    Raises:
+        InputError: INPUT.FORMAT is neither BGR nor RGB.
+    """
+    if cfg.INPUT.FORMAT not in CHANNELS:
+        raise InputError(
+            f"INPUT.FORMAT: {cfg.INPUT.FORMAT!r} is not one of {', '.join(CHANNELS)}; set one of "
+            "them: grey pictures are read as three equal channels"
+        )
 
 
 def _merge(cfg: CfgNode, values: dict) -> None:

@@ -16,22 +16,32 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..images import find_images, read_image
+from ..runtime.detector import resized_shape
+from .config import check_input_format
 
 logger = logging.getLogger(__name__)
 
 
 def load_images(
-    cfg: CfgNode, folder: str | None, count: int, seed: int = 0, progress: bool = False
+    cfg: CfgNode,
+    folder: str | None,
+    count: int,
+    seed: int = 0,
+    progress: bool = False,
+    smallest_side: int = 1,
 ) -> list[list[dict[str, Any]]]:
     """``count`` random images, each a batch of its own, resized as the config tests them.
 
     Args:
         folder: where they are, or a pattern of files; None for the config's DATASETS.TRAIN.
         progress: show a bar.
+        smallest_side: of the resized image; a narrower one counts as one that cannot be read.
 
     Raises:
-        InputError: no image there, or more than half of those that were drawn cannot be read.
+        InputError: no image there, or more than half of those that were drawn cannot be read;
+            INPUT.FORMAT is none that images are read in.
     """
+    check_input_format(cfg)
     if count < 1:
         raise InputError(f"calibration: {count} images; it needs 1 at least")
     if folder is None:
@@ -53,7 +63,7 @@ def load_images(
     images, problems = [], []
     for file in tqdm(files, desc="reading images", unit="image", disable=not progress):
         try:
-            images.append(_prepare(read_image(file), cfg.INPUT.FORMAT, resize))
+            images.append(_prepare(file, cfg.INPUT, resize, smallest_side))
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -64,11 +74,15 @@ def load_images(
     return images
 
 
-def _prepare(image: np.ndarray, channels: str, resize: T.Augmentation) -> list[dict[str, Any]]:
-    """As detectron2's predictor prepares (H, W, 3) BGR; bytes, for all images are held at once."""
+def _prepare(
+    file: str, settings: CfgNode, resize: T.Augmentation, smallest_side: int
+) -> list[dict[str, Any]]:
+    """As detectron2's predictor does; bytes, for all images are held at once."""
+    image = read_image(file, settings.FORMAT)
     height, width = image.shape[:2]
-    if channels == "RGB":
-        image = image[:, :, ::-1]
-    image = resize.get_transform(image).apply_image(image)
-    pixels = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    resized = resized_shape(height, width, settings.MIN_SIZE_TEST, settings.MAX_SIZE_TEST)
+    if min(resized) < smallest_side:
+        raise InputError(f"{file}: {width} x {height} pixels are too narrow for the model")
+    pixels = resize.get_transform(image).apply_image(image).transpose(2, 0, 1)
+    pixels = torch.as_tensor(np.ascontiguousarray(pixels))
     return [{"image": pixels, "height": height, "width": width}]

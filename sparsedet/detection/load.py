@@ -10,7 +10,8 @@ from torch import nn
 
 from ..checkpoint import SparseDetCheckpointer
 from ..errors import InputError
-from .config import load_config
+from .classes import check_test_classes
+from .config import check_input_format, load_config
 
 
 def load_model(
@@ -18,17 +19,21 @@ def load_model(
 ) -> nn.Module:
     """The detectron2 model of a config with its weights, in eval mode; ``model.cfg`` is the config.
 
+    ``model.class_names`` are the names of its classes, where the checkpoint says them.
+
     Args:
         config: a yaml file, or what :func:`sparsedet.load_config` gives.
         weights: a checkpoint; by default MODEL.WEIGHTS of the config.
 
     Raises:
-        InputError: the config is not one, or the weights are not there or do not fit it.
+        InputError: the config is not one, or the weights are not there or do not fit it, or are for
+            other classes than those of its DATASETS.TEST.
     """
     if isinstance(config, (str, os.PathLike)):
         cfg = load_config(config)
     elif isinstance(config, CfgNode):
         cfg = config.clone()
+        check_input_format(cfg)
     else:
         raise InputError(f"a config is a yaml file or a CfgNode, not {type(config).__name__}")
     if weights is not None:
@@ -36,6 +41,10 @@ def load_model(
         cfg.MODEL.WEIGHTS = os.fspath(weights)
     model = build_model(cfg)
     SparseDetCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
+    try:
+        check_test_classes(cfg, model)
+    except InputError as error:
+        raise InputError(f"{cfg.MODEL.WEIGHTS}: {error}") from None
     model.cfg = cfg
     return model.eval()
 

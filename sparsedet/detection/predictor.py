@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import Backbone
 from torch import nn
 
-from ..checkpoint import SparseDetCheckpointer
+from ..checkpoint import model_class_names
 from ..errors import InputError
-from ..runtime.detector import Detections
-from .load import model_config
+from ..runtime.detector import Detections, resized_shape
+from .load import load_model, model_config
 
 
 class Predictor(DefaultPredictor):
@@ -26,11 +26,7 @@ class Predictor(DefaultPredictor):
     """
 
     def __init__(self, cfg: CfgNode):
-        without_weights = cfg.clone()
-        without_weights.defrost()
-        without_weights.MODEL.WEIGHTS = ""
-        super().__init__(without_weights)
-        SparseDetCheckpointer(self.model, strict=True).load(cfg.MODEL.WEIGHTS)
+        self._run(load_model(cfg))
 
     @classmethod
     def of(cls, model: nn.Module) -> Predictor:
@@ -39,17 +35,22 @@ class Predictor(DefaultPredictor):
         Raises:
             InputError: the model carries no config.
         """
-        cfg = model_config(model)
         predictor = cls.__new__(cls)
-        predictor.cfg, predictor.model = cfg.clone(), model.eval()
-        predictor.metadata = (
-            MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None
-        )
-        predictor.aug = T.ResizeShortestEdge(
+        predictor._run(model)
+        return predictor
+
+    def _run(self, model: nn.Module) -> None:
+        """What ``DefaultPredictor`` sets up."""
+        cfg = model_config(model)
+        self.cfg, self.model = cfg.clone(), model.eval()
+        self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None
+        names = model_class_names(model)
+        if names:  # in the order of the model, which need not be that of a dataset
+            self.metadata = Metadata(name="the model's classes", thing_classes=names)
+        self.aug = T.ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
-        predictor.input_format = cfg.INPUT.FORMAT
-        return predictor
+        self.input_format = cfg.INPUT.FORMAT
 
     def detect(self, image: np.ndarray, names: Sequence[str]) -> Detections:
         """Detect in (H, W, 3) uint8, BGR; ``names`` are those of the classes.
@@ -58,8 +59,9 @@ class Predictor(DefaultPredictor):
             InputError: the image is too narrow for the model.
         """
         height, width = image.shape[:2]
-        resize = self.aug.get_transform(image)
-        if min(resize.new_h, resize.new_w) < smallest_side(self.model.backbone):
+        size = self.cfg.INPUT
+        resized = resized_shape(height, width, size.MIN_SIZE_TEST, size.MAX_SIZE_TEST)
+        if min(resized) < smallest_side(self.model):
             raise InputError(f"{width} x {height} pixels are too narrow for the model")
         found = self(image)["instances"].to("cpu")
         found = found[found.scores.argsort(descending=True)]
@@ -68,8 +70,26 @@ class Predictor(DefaultPredictor):
         return Detections(boxes, scores, classes, [names[c] for c in classes])
 
 
-def smallest_side(backbone: Backbone) -> int:
-    """The least pixels that each side of an image must have."""
-    if backbone.size_divisibility:
+def refuse_narrow(model: nn.Module, args: tuple) -> None:
+    """A forward pre-hook of a detectron2 model.
+
+    Raises:
+        InputError: an image is too narrow for the model; it names the file.
+    """
+    least = smallest_side(model)
+    for image in args[0]:
+        height, width = image["image"].shape[-2:]
+        if min(height, width) < least:
+            name = image.get("file_name", "an image")
+            raise InputError(
+                f"{name}: {width} x {height} pixels after resizing are too narrow for the model, "
+                f"whose least is {least}; leave it out of the dataset"
+            )
+
+
+def smallest_side(model: nn.Module) -> int:
+    """The least pixels that each side of an image must have, after resizing."""
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone) or backbone.size_divisibility:
         return 1  # it is padded
     return max(feature.stride for feature in backbone.output_shape().values())

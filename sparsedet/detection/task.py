@@ -44,10 +44,16 @@ class DetectionTask(Task):
 
     @classmethod
     def from_images(
-        cls, cfg: CfgNode, folder: str | None = None, count: int = 100, progress: bool = False
+        cls,
+        cfg: CfgNode,
+        folder: str | None = None,
+        count: int = 100,
+        progress: bool = False,
+        smallest_side: int = 1,
     ) -> DetectionTask:
         """On ``count`` random images of a folder, or of DATASETS.TRAIN: see :func:`load_images`."""
-        return cls(load_images(cfg, folder, count, progress=progress), cfg)
+        images = load_images(cfg, folder, count, progress=progress, smallest_side=smallest_side)
+        return cls(images, cfg)
 
     def start(self, model: nn.Module) -> None:
         """Forget what other models proposed."""

@@ -1,6 +1,13 @@
 """Evaluators that detectron2 lacks, and the pair that every tool runs: COCO AP and VOC mAP."""
 
 from .build import build_evaluator
+from .coco import COCOBoxEvaluator, evaluate_coco
 from .voc import VOCDetectionEvaluator, evaluate_voc
 
-__all__ = ["VOCDetectionEvaluator", "build_evaluator", "evaluate_voc"]
+__all__ = [
+    "COCOBoxEvaluator",
+    "VOCDetectionEvaluator",
+    "build_evaluator",
+    "evaluate_coco",
+    "evaluate_voc",
+]

@@ -11,67 +11,42 @@ from __future__ import annotations
 import logging
 import os
 import xml.etree.ElementTree as ElementTree
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation.pascal_voc_evaluation import voc_ap
 from detectron2.structures import BoxMode
-from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from torchvision.ops import box_iou
+
+from .detections import BoxEvaluator, ImageDetections, per_class
 
 IOU_THRESHOLD = 0.5
 
 
-class VOCDetectionEvaluator(DatasetEvaluator):
+class VOCDetectionEvaluator(BoxEvaluator):
     """VOC mAP from the dataset's own dicts, so it needs no VOC folder.
 
     Ground truth is read from `DatasetCatalog`: `category_id`, `bbox`, `bbox_mode`, and where
     they are present `difficult` and `iscrowd`; for detectron2's own VOC datasets `difficult` comes
-    from their XML. Synchronises: call `evaluate` on every process.
+    from their XML.
     """
 
-    def __init__(self, dataset_name: str):
-        self._dataset_name = dataset_name
-        self.reset()
+    task = "voc"
 
-    def reset(self) -> None:
-        self._detections = []
-
-    def process(self, inputs, outputs) -> None:
-        for image, output in zip(inputs, outputs):
-            instances = output["instances"].to("cpu")
-            self._detections.append(
-                (
-                    image["image_id"],
-                    instances.pred_boxes.tensor.double(),
-                    instances.scores.double().numpy(),
-                    instances.pred_classes.numpy(),
-                )
-            )
-
-    def evaluate(self) -> dict:
-        """`{"voc": {"mAP", "mAP_11pt", "AP-<class>", ...}}` in percent; {} off the main process."""
-        detections = comm.gather(self._detections, dst=0)
-        if not comm.is_main_process():
-            return {}
-        dataset = DatasetCatalog.get(self._dataset_name)
-        metadata = MetadataCatalog.get(self._dataset_name)
+    def score(self, detections: Sequence[ImageDetections], dataset: list[dict]) -> dict:
+        """`{"mAP", "mAP_11pt", "AP-<class>", ...}` in percent."""
+        metadata = MetadataCatalog.get(self.dataset_name)
         if metadata.get("evaluator_type") == "pascal_voc":
             _mark_difficult(dataset, os.path.join(metadata.dirname, "Annotations"))
-        # Loading the dataset is what names the classes of a COCO json.
-        class_names = metadata.thing_classes
-        results = evaluate_voc(chain.from_iterable(detections), dataset, class_names)
+        results = evaluate_voc(detections, dataset, self.classes)
         logging.getLogger(__name__).info(
             "VOC results at IoU 0.5 (area, 11-point):\n%s",
             create_small_table({key: results[key] for key in ("mAP", "mAP_11pt")}),
         )
-        return OrderedDict(voc=results)
+        return results
 
 
 def _mark_difficult(dataset: Iterable[dict], folder: str) -> None:
@@ -86,13 +61,11 @@ def _mark_difficult(dataset: Iterable[dict], folder: str) -> None:
 
 
 def evaluate_voc(
-    detections: Iterable[tuple], dataset: Iterable[dict], class_names: Sequence[str]
+    detections: Iterable[ImageDetections], dataset: Iterable[dict], class_names: Sequence[str]
 ) -> dict[str, float]:
     """Average precision at IoU 0.5 of `detections` against the ground truth in `dataset`.
 
     Args:
-        detections: per image (image_id, boxes, scores, classes): float64 tensor (N, 4) of
-            XYXY_ABS, arrays (N,), (N,).
         dataset: detectron2 dataset dicts, every image that counts.
 
     Returns:
@@ -125,8 +98,7 @@ def evaluate_voc(
         eleven_point.append(100.0 * voc_ap(recall, precision, use_07_metric=True))
 
     results = {"mAP": _mean(area), "mAP_11pt": _mean(eleven_point)}
-    results.update({f"AP-{name}": float(ap) for name, ap in zip(class_names, area)})
-    return results
+    return {**results, **per_class(class_names, area)}
 
 
 class _GroundTruth:
@@ -146,7 +118,7 @@ class _GroundTruth:
         self.classes = np.array(classes, dtype=int)
         self.difficult = np.array(difficult, dtype=bool)
 
-    def match(self, image_id, boxes: torch.Tensor, classes: np.ndarray) -> np.ndarray:
+    def match(self, image_id, boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Number of the object of highest IoU, same image and class; -1 if its IoU <= 0.5.
 
         The devkit counts inclusive pixels, numbered from 1, with + 1 in every width. Dataset
@@ -156,7 +128,7 @@ class _GroundTruth:
         objects = self._objects_of_image[image_id]
         if len(boxes) == 0 or objects.start == objects.stop:
             return np.full(len(boxes), -1)
-        iou = box_iou(boxes, self.boxes[objects]).numpy()
+        iou = box_iou(torch.from_numpy(boxes), self.boxes[objects]).numpy()
         iou[classes[:, None] != self.classes[objects]] = -1.0
         best = iou.argmax(axis=1)
         return np.where(iou.max(axis=1) > IOU_THRESHOLD, objects.start + best, -1)

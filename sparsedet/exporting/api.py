@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from ..detection.classes import test_class_names
+from ..detection.classes import detected_class_names
 from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..images import find_images, read_image
@@ -61,7 +61,7 @@ def export(
         raise InputError("int8 needs images to calibrate on: --images DIR, or images=")
     predictor = Predictor.of(model)
     cfg = predictor.cfg
-    names = test_class_names(cfg)
+    names = detected_class_names(cfg, model)
     check_finite(f"{path}: not written", model.state_dict())
     picture = read_image(files[0]) if files else generated_picture()
     with replacing_files(path) as temporary:

@@ -6,13 +6,17 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from tqdm import tqdm
 
+from ..checkpoint import model_class_names
+from ..data.class_order import class_order
 from ..detection.classes import class_names
 from ..detection.predictor import Predictor
 from ..errors import InputError
@@ -45,26 +49,26 @@ def evaluate_export(
         raise InputError(f"DATASETS.TEST: {dataset}: {error}") from error
     if not any(record.get("annotations") for record in records):
         raise InputError(f"DATASETS.TEST: {dataset} has no annotations to evaluate with")
-    names = class_names(cfg, dataset)
-    if detector.info.class_names != names:
-        raise InputError(
-            f"{detector.path}: exported for the classes {', '.join(detector.info.class_names)}, "
-            f"but those of {dataset} are {', '.join(names)}"
-        )
+    names = model_class_names(predictor.model) or class_names(cfg, dataset)
+    try:
+        order = np.array(class_order(detector.info.class_names, names, dataset), dtype=int)
+    except InputError as error:
+        raise InputError(f"{detector.path}: {error}") from None
     apart = []
     # The evaluators leave their detections in files, and pycocotools prints.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        evaluators = [build_evaluator(cfg, dataset, folder) for _ in (predictor, detector)]
+        evaluators = [build_evaluator(cfg, dataset, folder, names) for _ in (predictor, detector)]
         for evaluator in evaluators:
             evaluator.reset()
         for record in tqdm(records, desc=dataset, unit="image"):
             image = read_image(record["file_name"])
             try:
-                answers = predictor.detect(image, names), detector(image)
+                expected, found = predictor.detect(image, names), detector(image)
             except InputError as error:
                 raise InputError(f"{record['file_name']}: {error}") from error
-            for evaluator, found in zip(evaluators, answers):
-                evaluator.process([record], [{"instances": to_instances(found, *image.shape[:2])}])
+            answers = expected, replace(found, classes=order[found.classes])
+            for evaluator, answer in zip(evaluators, answers):
+                evaluator.process([record], [{"instances": to_instances(answer, *image.shape[:2])}])
             apart.append(compare_with_pytorch(cfg, *answers, LEAST_SCORE))
         pytorch, exported = (metrics(evaluator.evaluate()) for evaluator in evaluators)
     return pytorch, exported, largest(apart)

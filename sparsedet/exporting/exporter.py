@@ -65,7 +65,7 @@ def export_graph(
         format=model.input_format,
         min_size=min_size,
         max_size=max_size,
-        smallest_side=smallest_side(model.backbone),
+        smallest_side=smallest_side(model),
         score_threshold=model.roi_heads.box_predictor.test_score_thresh,
         precision=precision,
         version=__version__,

@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads import StandardROIHeads
 from torch import nn
 
-from ..checkpoint import SparseDetCheckpointer
+from ..checkpoint import SparseDetCheckpointer, model_class_names
 from ..errors import InputError
 from ..hooks import attached
 from ..modeling import dense_config
@@ -37,6 +37,7 @@ def build_distiller(cfg: CfgNode, student: nn.Module) -> Distiller:
             f"twin, and MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; leave it empty"
         )
     teacher = build_model(dense)
+    teacher.class_names = model_class_names(student)  # others are refused
     try:
         SparseDetCheckpointer(teacher, strict=True).load(keys.TEACHER)
     except InputError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 
 import torch
@@ -11,10 +10,14 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..checkpoint import SparseDetCheckpointer
+from ..checkpoint import SparseDetCheckpointer, model_class_names
 from ..data import CheckedDatasetMapper
+from ..data.class_order import training_records
+from ..detection.classes import training_class_names
+from ..detection.predictor import refuse_narrow
 from ..evaluation import build_evaluator
 from ..timing import now
 from .distillation import build_distiller
@@ -29,6 +32,7 @@ class Trainer(DefaultTrainer):
     - evaluation gives COCO AP and VOC mAP side by side;
     - the checkpoint of the best AP50 (of the first test set) is kept as ``model_best.pth``;
     - weights of another architecture or preprocessing are refused;
+    - classes are matched by name between training sets, test sets and weights;
     - with MODEL.DISTILLATION.TEACHER, a compressed model learns from its dense twin as well.
     """
 
@@ -36,6 +40,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        model.class_names = training_class_names(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         on_cpu = cfg.MODEL.DEVICE == "cpu"
@@ -69,8 +74,16 @@ class Trainer(DefaultTrainer):
         return built
 
     @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        model = super().build_model(cfg)
+        model.register_forward_pre_hook(refuse_narrow)
+        return model
+
+    @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=CheckedDatasetMapper(cfg, True))
+        records = training_records(cfg, training_class_names(cfg))
+        mapper = CheckedDatasetMapper(cfg, True)
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=records)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -79,7 +92,16 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+        return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
+        if evaluators is None:
+            names = model_class_names(model)
+            evaluators = [
+                build_evaluator(cfg, dataset, class_names=names) for dataset in cfg.DATASETS.TEST
+            ]
+        return super().test(cfg, model, evaluators)
 
 
 class CPUAMPTrainer(SimpleTrainer):

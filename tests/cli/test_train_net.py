@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from sparsedet.data import generate_shapes
+from sparsedet.data import SHAPE_CLASSES, generate_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,6 +85,25 @@ def test_bfloat16_training_keeps_float32_weights(run_tool, config, tmp_path):
     assert amp[key].dtype == torch.float32
     assert not torch.equal(amp[key], plain[key])
     torch.testing.assert_close(amp[key], plain[key], rtol=0.1, atol=0.01)
+
+
+def test_a_picture_too_narrow_for_the_model_is_named(run_tool, config, tmp_path):
+    """In training and in evaluation."""
+    line = str(tmp_path / "line.png")
+    Image.new("RGB", (5000, 1)).save(line)
+    truth = {
+        "images": [{"id": 1, "file_name": line, "width": 5000, "height": 1}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 1]}],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(SHAPE_CLASSES)],
+    }
+    (tmp_path / "line.json").write_text(json.dumps(truth))
+    lines = f"{{format: coco, json: {tmp_path}/line.json, images: {tmp_path}}}"
+    config.write_text(f"{config.read_text()}DATASETS: {{REGISTER: {{lines: {lines}}}}}\n")
+    arguments = ["--config-file", config, "OUTPUT_DIR", tmp_path / "out"]
+    for split in ("TRAIN", "TEST"):
+        status, lines = run_tool("train_net.py", *arguments, f"DATASETS.{split}", "('lines',)")
+        assert status == 1
+        assert lines[-1].startswith(f"error: {line}: ") and "too narrow for the model" in lines[-1]
 
 
 def test_two_cpu_processes(config, tmp_path):

@@ -8,6 +8,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from sparsedet.data import CheckedDatasetMapper
+from sparsedet.data.mapper import check_image
 from sparsedet.errors import InputError
 
 
@@ -39,6 +40,33 @@ def test_gray_and_alpha_become_three_channels(tmp_path, mapper, shape):
     assert mapped["instances"].gt_boxes.tensor.tolist() == [[1, 2, 11, 12]]
 
 
+@pytest.mark.parametrize("channels", ["BGR", "RGB"])
+def test_training_sees_what_inference_sees(tmp_path, channels):
+    """Sixteen bits, which detectron2's reader would clip to white, and a turned picture."""
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP, cfg.INPUT.FORMAT = (30,), "none", channels
+    deep = pixels(30, 40)
+    Image.fromarray(deep.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    turned = pixels(40, 30, 3)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(turned).save(tmp_path / "turned.png", exif=exif)
+    order = [0, 1, 2] if channels == "RGB" else [2, 1, 0]
+    truth = {"deep.png": np.stack([deep] * 3, 2), "turned.png": np.rot90(turned, -1)[:, :, order]}
+    for name, expected in truth.items():
+        mapped = CheckedDatasetMapper(cfg, is_train=True)(record(tmp_path / name))
+        assert mapped["image"].permute(1, 2, 0).tolist() == expected.tolist()
+        check_image(record(tmp_path / name))
+
+
+def test_labels_of_a_segmentation_are_not_scaled(tmp_path, mapper):
+    labels = np.random.default_rng(0).integers(0, 5, (30, 40), dtype=np.uint8)
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    Image.fromarray(pixels(30, 40, 3)).save(tmp_path / "a.png")
+    segmented = {**record(tmp_path / "a.png"), "sem_seg_file_name": str(tmp_path / "labels.png")}
+    assert mapper(segmented)["sem_seg"].tolist() == labels.tolist()
+
+
 def bad_images(folder):
     """Name -> what the message says of it."""
     Image.fromarray(pixels(30, 40, 3)).save(folder / "good.jpg", quality=95)
@@ -46,14 +74,18 @@ def bad_images(folder):
     for name in ("good.jpg", "good.png"):
         data = (folder / name).read_bytes()
         (folder / name.replace("good", "truncated")).write_bytes(data[: len(data) // 2])
+    data = bytearray((folder / "good.png").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "flipped.png").write_bytes(data)
     (folder / "text.jpg").write_text("not an image")
     (folder / "empty.jpg").write_bytes(b"")
     return {
-        "truncated.jpg": "cannot be read as an image",
-        "truncated.png": "cannot be read as an image",
-        "text.jpg": "cannot be read as an image",
-        "empty.jpg": "cannot be read as an image",
-        "absent.jpg": "no such image",
+        "truncated.jpg": "truncated",
+        "truncated.png": "truncated",
+        "flipped.png": "damaged PNG",
+        "text.jpg": "not an image",
+        "empty.jpg": "empty file",
+        "absent.jpg": "no such file",
     }
 
 
@@ -63,6 +95,9 @@ def test_bad_images_are_named_in_one_line(tmp_path, mapper):
             mapper(record(tmp_path / name))
         assert str(tmp_path / name) in str(caught.value) and reason in str(caught.value)
         assert "\n" not in str(caught.value)
+        with pytest.raises(InputError) as checked:
+            check_image(record(tmp_path / name))
+        assert str(checked.value) == str(caught.value)
 
 
 def test_size_that_is_not_the_annotated_one_is_named(tmp_path, mapper):

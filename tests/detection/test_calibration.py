@@ -27,6 +27,7 @@ from sparsedet.compress.profile import profile_layers
 from sparsedet.data import generate_shapes
 from sparsedet.detection.config import load_config
 from sparsedet.detection.images import load_images
+from sparsedet.detection.load import load_model
 from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
 from sparsedet.layers import SparseFusionConv2d
@@ -238,6 +239,23 @@ def test_images_that_cannot_be_read_are_counted(photos, caplog):
     (photos / "0.png").write_bytes(b"")
     with pytest.raises(InputError, match="4 of 6 images cannot be read; first: .*0.png: empty"):
         load_images(_config(), str(photos), 100)
+
+
+def test_an_image_too_narrow_for_the_model_is_counted_as_well(photos, caplog):
+    Image.new("RGB", (5000, 1)).save(photos / "line.png")
+    images = load_images(_config(), str(photos), 100, smallest_side=8)
+    assert len(images) == 6 and "1 of 7 images cannot be read; first: " in caplog.text
+    assert "line.png: 5000 x 1 pixels are too narrow for the model" in caplog.text
+
+
+@pytest.mark.parametrize("channels", ["L", "YUV-BT.601", "bgr", "HSV"])
+def test_other_formats_of_images_are_refused_everywhere(photos, channels):
+    with pytest.raises(InputError, match="INPUT.FORMAT: .*is not one of BGR, RGB"):
+        load_images(_config(channels), str(photos), 100)
+    with pytest.raises(InputError, match="INPUT.FORMAT: .*is not one of BGR, RGB"):
+        load_model(_config(channels))
+    with pytest.raises(InputError, match="INPUT.FORMAT: .*is not one of BGR, RGB"):
+        load_config(model_zoo.get_config_file(ZOO["retinanet"]), ["INPUT.FORMAT", channels])
 
 
 def test_no_images(tmp_path):
