@@ -78,9 +78,8 @@ class CocoSource(Source):
         return read_coco(self.json, self.images, share)
 
     def metadata(self) -> dict[str, Any]:
-        metadata = {**super().metadata(), "image_root": self.images, "evaluator_type": "coco"}
-        # Of a share, the json is not the truth that detections are compared with.
-        return metadata if self.split else {**metadata, "json_file": self.json}
+        # No json_file: an evaluator compares with what was loaded, and not with what was left out.
+        return {**super().metadata(), "image_root": self.images, "evaluator_type": "coco"}
 
 
 @dataclass(frozen=True, kw_only=True)
