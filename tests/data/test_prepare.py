@@ -150,6 +150,21 @@ def test_bad_archives_leave_nothing_behind(tmp_path):
     assert os.listdir(target) == [] and not os.path.exists(tmp_path / "inner/escaped")
 
 
+def test_nothing_lands_outside(tmp_path):
+    with zipfile.ZipFile(tmp_path / "escape.zip", "w") as file:
+        file.writestr("../escaped", b"1")
+        file.writestr("kit/a", b"2")
+    with tarfile.open(tmp_path / "link.tar", "w") as file:
+        link = tarfile.TarInfo("kit/link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        file.addfile(link)
+    target = tmp_path / "inner" / "datasets"
+    install_archives(str(tmp_path), ["escape.zip"], "a page", "kit", str(target))
+    assert os.listdir(target) == ["a"] and os.listdir(tmp_path / "inner") == ["datasets"]
+    with pytest.raises(InputError, match="link.tar: cannot be unpacked"):
+        install_archives(str(tmp_path), ["link.tar"], "a page", "kit", str(target))
+
+
 def test_prepare_voc(tmp_path):
     sizes = "<size><width>40</width><height>30</height></size>"
     kit = "VOCdevkit/VOC2007"
