@@ -27,28 +27,30 @@ def parse_entry(name: str, entry: Any, key: str = "") -> Source:
     """The data set that an entry describes; its classes are read from its files if not given.
 
     Args:
-        key: what the messages call the entry; by default, its key in a config.
+        key: what the messages put before a field; by default, the entry's key in a config.
 
     Raises:
         InputError: a field is missing, unknown or of the wrong type, or files that are there name
             no classes.
     """
-    key = key or f"DATASETS.REGISTER.{name}"
     if not isinstance(entry, Mapping):
-        raise InputError(f"{key}: expected fields such as format and root, got {entry!r}")
+        raise InputError(
+            f"DATASETS.REGISTER.{name}: expected fields such as format and root, got {entry!r}"
+        )
+    key = key or f"DATASETS.REGISTER.{name}."
     kind = entry.get("format")
     if kind not in FIELDS:
-        raise InputError(f"{key}.format: expected {', '.join(FIELDS)}, got {kind!r}")
+        raise InputError(f"{key}format: expected {', '.join(FIELDS)}, got {kind!r}")
     _check_fields(key, entry, *FIELDS[kind])
     common = {
         "name": name,
         "split": _split(key, entry),
-        "classes": check_names(f"{key}.classes", entry["classes"]) if "classes" in entry else (),
+        "classes": check_names(f"{key}classes", entry["classes"]) if "classes" in entry else (),
         "on_error": entry.get("on_error", DROP),
     }
     if common["on_error"] not in ON_ERROR:
         expected = " or ".join(ON_ERROR)
-        raise InputError(f"{key}.on_error: expected {expected}, got {common['on_error']!r}")
+        raise InputError(f"{key}on_error: expected {expected}, got {common['on_error']!r}")
     places = {
         field: locate(_text(key, entry, field)) for field in FIELDS[kind][0] if field != "split"
     }
@@ -73,11 +75,11 @@ def _check_fields(key: str, entry: Mapping, required: tuple, optional: tuple) ->
     for field in entry:
         if field not in known:
             raise InputError(
-                f"{key}.{field}: no such field; known fields: {', '.join(sorted(known))}"
+                f"{key}{field}: no such field; known fields: {', '.join(sorted(known))}"
             )
     for field in required:
         if field not in entry:
-            raise InputError(f"{key}.{field}: missing; format {entry['format']} needs it")
+            raise InputError(f"{key}{field}: missing; format {entry['format']} needs it")
 
 
 def _split(key: str, entry: Mapping) -> str | Share | None:
@@ -95,7 +97,7 @@ def _split(key: str, entry: Mapping) -> str | Share | None:
             return Share(share, size)
     names = "" if entry["format"] == "coco" else "a name, "
     raise InputError(
-        f"{key}.split: expected {names}{{train: 0.8}} or {{test: 0.2}}, got {_plain(split)!r}"
+        f"{key}split: expected {names}{{train: 0.8}} or {{test: 0.2}}, got {_plain(split)!r}"
     )
 
 
@@ -106,7 +108,7 @@ def _plain(value: Any) -> Any:
 def _text(key: str, entry: Mapping, field: str) -> str:
     value = entry[field]
     if not isinstance(value, str) or not value:
-        raise InputError(f"{key}.{field}: expected a text, got {value!r}; put quotes around it")
+        raise InputError(f"{key}{field}: expected a text, got {value!r}; put quotes around it")
     return value
 
 

@@ -34,14 +34,16 @@ class Source(ABC):
         """What detectron2's catalog tells of it."""
         return {"thing_classes": list(self.classes)} if self.classes else {}
 
+    def places(self) -> Source:
+        """The same without what chooses from its files."""
+        return replace(self, name="", split=None, classes=(), on_error=DROP)
+
     def overlaps(self, other: Source) -> bool:
         """Whether both are shares of the same images, which have some in common."""
         mine, others = self.split, other.split
         if not isinstance(mine, Share) or not isinstance(others, Share):
             return False
-        same = replace(self, name="", split=None, classes=(), on_error=DROP) == replace(
-            other, name="", split=None, classes=(), on_error=DROP
-        )
+        same = self.places() == other.places()
         return same and mine.name != others.name and mine.size + others.size > 1 + 1e-6
 
 

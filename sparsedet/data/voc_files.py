@@ -53,8 +53,8 @@ def find_entries(root: str, split: str | Share | None) -> list[Entry]:
         part = os.path.join(root, split)
         if not os.path.isdir(part):
             raise InputError(f"{root}: no ImageSets/Main/{split}.txt and no folder {split} in it")
-        return _all_entries(part)
-    entries = _all_entries(root)
+        return find_all(part)
+    entries = find_all(root)
     if isinstance(split, Share):
         taken = split.take([entry.image_id for entry in entries], root)
         return [entry for entry in entries if entry.image_id in taken]
@@ -75,7 +75,8 @@ def find_splits(root: str) -> list[str]:
     return sorted(map(os.path.basename, folders)) if len(folders) > 1 else []
 
 
-def _all_entries(root: str) -> list[Entry]:
+def find_all(root: str) -> list[Entry]:
+    """The annotation files of all splits that lie in a folder."""
     entries = []
     folders = _layout(root)
     for xml_folder, images in folders:

@@ -74,7 +74,7 @@ def find_split(data: YoloYaml, split: str | Share | None) -> tuple[list[str], li
     images: dict[str, None] = {}
     stray: list[str] = []
     for value in dict.fromkeys(text for key in keys for text in data.splits[key]):
-        place = _locate(data, value)
+        place = locate(data, value)
         if os.path.isdir(place):
             found = _images_below(place)
             stray += _stray_labels(found)
@@ -104,7 +104,8 @@ def label_of(image: str) -> str:
     return f"{head}/labels/{tail}"[1:]
 
 
-def _locate(data: YoloYaml, value: str) -> str:
+def locate(data: YoloYaml, value: str) -> str:
+    """Where a path of the yaml leads; InputError where nothing is."""
     # Roboflow writes ../train/images for train/images beside the yaml.
     places = [os.path.join(folder, value) for folder in data.folders]
     places += [os.path.join(folder, value.removeprefix("../")) for folder in data.folders]
