@@ -47,11 +47,13 @@ def tell_classes(found: Annotations, name: str, classes: Sequence[str]) -> None:
             f"{found.title}: its categories by id are {', '.join(found.classes)}, but "
             f"DATASETS.REGISTER.{name}.classes is {', '.join(classes)}"
         )
-    index = {class_name: i for i, class_name in enumerate(found.classes)}
+    ids: dict[str, int] = {}
+    for number, class_name in found.categories.items():
+        ids.setdefault(class_name, number)  # two categories of one name are one class
     MetadataCatalog.get(name).set(
         thing_classes=found.classes,
         thing_dataset_id_to_contiguous_id={
-            number: index[class_name] for number, class_name in found.categories.items()
+            ids[class_name]: i for i, class_name in enumerate(found.classes)
         },
     )
 

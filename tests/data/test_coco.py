@@ -198,6 +198,19 @@ def test_images_without_objects_load(files):
     assert [d["annotations"] for d in load_coco(path, root, "ours")] == [[], []]
 
 
+def test_categories_of_one_name_are_one_class(files):
+    categories = [{"id": 0, "name": "wren"}, {"id": 1, "name": "robin"}, {"id": 2, "name": "wren"}]
+    objects = [{**GOOD, "category_id": i} for i in (2, 1, 0)]
+    path, root = files(objects, categories=categories)
+    assert [obj["category_id"] for obj in load_coco(path, root, "ours")[0]["annotations"]] == [
+        0,
+        1,
+        0,
+    ]
+    assert MetadataCatalog.get("ours").thing_classes == ["wren", "robin"]
+    assert MetadataCatalog.get("ours").thing_dataset_id_to_contiguous_id == {0: 0, 1: 1}
+
+
 def test_a_share_takes_images_with_their_objects(files):
     path, root = files([GOOD, {**GOOD, "id": 2, "image_id": 2}])
     parts = [read_coco(path, root, Share(name, 0.5)).dicts() for name in ("train", "test")]

@@ -77,7 +77,7 @@ def _mended_label(
 def _mended_line(fields: list[str], width: int, height: int) -> str:
     """A box in place of a line, or ""."""
     try:
-        values = [float(field) for field in fields[1:5]]
+        _, *values = [float(field) for field in fields[:5]]
         corners = line_corners(values, width, height) if len(fields) == 5 else None
     except ValueError:
         return ""
