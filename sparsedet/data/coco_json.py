@@ -77,6 +77,9 @@ def read_object(
             if annotation[key] not in (0, 1):
                 raise ValueError(f"has {key!r} {str(annotation[key])[:20]!r}, not 0 or 1")
             extra[key] = int(annotation[key])
+    area = annotation.get("area")  # of the mask, by which COCO's metric tells small from large
+    if type(area) in (int, float) and 0 < area <= width * height:
+        extra["area"] = area
     box = _read_box(annotation, name, width, height)
     lost = ""
     try:

@@ -141,22 +141,20 @@ def write_text(path: str, text: str) -> None:
 
 
 def _lost(images: Sequence[Image], form: str) -> list[str]:
-    kept = {
-        "coco": {"iscrowd", "difficult", "segmentation", "keypoints"},
-        "voc": {"iscrowd", "difficult"},
-        "yolo": set(),
+    lost = {
+        "coco": {},
+        "voc": {"segmentation": "masks are", "keypoints": "objects' keypoints are"},
+        "yolo": {
+            "segmentation": "masks are",
+            "keypoints": "objects' keypoints are",
+            "iscrowd": "crowds are",
+            "difficult": "objects' marks of being difficult are",
+        },
     }[form]
-    counts: dict[str, int] = {}
-    for image in images:
-        for obj in image.objects:
-            for key in obj.extra:
-                if obj.extra[key] and key not in kept:
-                    counts[key] = counts.get(key, 0) + 1
-    said = {
-        "iscrowd": "crowds are left out",
-        "difficult": "difficult objects are not marked as such",
-    }
+    objects = [obj for image in images for obj in image.objects]
+    counts = {key: sum(bool(obj.extra.get(key)) for obj in objects) for key in lost}
     return [
-        f"{count} {said.get(key, f'objects lose their {key}')}: {form} has none"
+        f"{count} {lost[key]} left out, for which {form} has no place"
         for key, count in counts.items()
+        if count
     ]

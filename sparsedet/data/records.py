@@ -31,7 +31,7 @@ class Object(NamedTuple):
 
     name: str
     box: list[float]
-    extra: dict[str, Any]  # more fields of detectron2's format: difficult, iscrowd, segmentation
+    extra: dict[str, Any]  # more of detectron2's fields: difficult, iscrowd, area, segmentation
 
 
 class Image(NamedTuple):

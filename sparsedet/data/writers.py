@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import pycocotools.mask
 
 from .records import Image, Object
 from .voc_xml import FIRST_PIXEL
@@ -74,19 +73,17 @@ def coco_content(
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": (x1 - x0) * (y1 - y0),
                     "iscrowd": 0,
-                    **_coco_extra(obj, image),
+                    **_coco_extra(obj),
                 }
             )
     return content
 
 
-def _coco_extra(obj: Object, image: Image) -> dict[str, Any]:
-    extra = {key: obj.extra[key] for key in ("iscrowd", "difficult") if obj.extra.get(key)}
+def _coco_extra(obj: Object) -> dict[str, Any]:
+    kept = ("iscrowd", "difficult", "area")
+    extra = {key: obj.extra[key] for key in kept if obj.extra.get(key)}
     mask = obj.extra.get("segmentation")
     if mask:
-        size = image.height, image.width
-        parts = pycocotools.mask.frPyObjects(mask, *size) if isinstance(mask, list) else [mask]
-        extra["area"] = float(pycocotools.mask.area(pycocotools.mask.merge(parts)))
         if isinstance(mask, dict) and isinstance(mask["counts"], bytes):
             mask = {**mask, "counts": mask["counts"].decode()}
         extra["segmentation"] = mask

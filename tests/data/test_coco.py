@@ -60,7 +60,7 @@ def test_as_detectron2_loads_it(files):
             {**GOOD, "id": 4, "segmentation": {"counts": counts, "size": [40, 60]}, "iscrowd": 1},
         ]
     )
-    theirs = load_coco_json(path, root, "theirs")
+    theirs = load_coco_json(path, root, "theirs", extra_annotation_keys=["area"])
     for record in theirs:
         for obj in record["annotations"]:
             obj["bbox"] = BoxMode.convert(obj["bbox"], obj["bbox_mode"], BoxMode.XYXY_ABS)
@@ -196,6 +196,12 @@ def test_nested_without_end(files, tmp_path):
 def test_images_without_objects_load(files):
     path, root = files(annotations=[])
     assert [d["annotations"] for d in load_coco(path, root, "ours")] == [[], []]
+
+
+@pytest.mark.parametrize("area", [None, "12", float("nan"), float("inf"), -4, 0, 1e9, True, [1]])
+def test_an_area_that_is_none_is_left_out(files, area):
+    path, root = files([{**GOOD, "area": area}])
+    assert "area" not in load_coco(path, root, "ours")[0]["annotations"][0]
 
 
 def test_categories_of_one_name_are_one_class(files):
