@@ -51,9 +51,10 @@ def find_entries(root: str, split: str | Share | None) -> list[Entry]:
         return [Entry(i, os.path.join(xml_folder, f"{i}.xml"), images) for i in ids]
     if isinstance(split, str):
         part = os.path.join(root, split)
-        if not os.path.isdir(part):
-            raise InputError(f"{root}: no ImageSets/Main/{split}.txt and no folder {split} in it")
-        return find_all(part)
+        if os.path.isdir(part):
+            return find_all(part)
+        splits = ", ".join(find_splits(root)) or "none: leave split out, or give {train: 0.8}"
+        raise InputError(f"{root}: no split {split} in it, by list or folder; it has {splits}")
     entries = find_all(root)
     if isinstance(split, Share):
         taken = split.take([entry.image_id for entry in entries], root)
@@ -96,6 +97,8 @@ def _layout(root: str) -> list[tuple[str, str]]:
         )
     if len(xml_folders) > 1:
         return [(folder, folder) for folder in xml_folders]
+    if _has(xml_folders[0], _is_image):
+        return [(xml_folders[0], xml_folders[0])]
     image_folders = _folders_of(root, _is_image, IMAGE_FOLDERS)
     if not image_folders:
         raise InputError(f"{root}: no images in it, nor in its folders")
@@ -109,11 +112,13 @@ def _folders_of(root: str, wanted: Callable[[str], bool], usual: Sequence[str]) 
     """The folder that has such files: of a usual name, the root itself, or else all within it."""
     inner = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
     for folder in inner:
-        if os.path.basename(folder).lower() in usual:
+        if os.path.basename(folder).lower() in usual and _has(folder, wanted):
             return [folder]
-    if any(map(wanted, os.listdir(root))):
-        return [root]
-    return [folder for folder in inner if any(map(wanted, os.listdir(folder)))]
+    return [root] if _has(root, wanted) else [folder for folder in inner if _has(folder, wanted)]
+
+
+def _has(folder: str, wanted: Callable[[str], bool]) -> bool:
+    return any(map(wanted, os.listdir(folder)))
 
 
 def xml_files(root: str) -> list[str]:

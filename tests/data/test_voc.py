@@ -164,7 +164,7 @@ def test_missing_files_are_named_and_counted(folder):
 
 def test_missing_folders_and_bad_splits_are_named(folder, tmp_path):
     assert error(str(tmp_path / "nowhere")) == f"{tmp_path / 'nowhere'}: no such folder"
-    assert "no Annotations folder" in error(str(tmp_path), None)
+    assert "no Annotations folder" in error(str(tmp_path))
     root = folder({"a": (xml(), "a.jpg")})
     assert error(root, "val") == os.path.join(root, "ImageSets", "Main", "val.txt") + (
         ": no such split file"

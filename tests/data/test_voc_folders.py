@@ -59,6 +59,26 @@ def test_parts_as_roboflow_exports_them(tmp_path):
     assert len(load_voc(str(tmp_path), Share("train", 0.7), ["wren", "robin"])) == 2
 
 
+def test_parts_of_which_one_alone_is_annotated(tmp_path):
+    write(tmp_path, "train", "train", "ab")
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "test/c.jpg")
+    assert len(load_voc(str(tmp_path), None, ["wren"])) == 2
+    with pytest.raises(InputError, match="no Annotations folder and no XML files"):
+        load_voc(str(tmp_path), "test", ["wren"])
+
+
+def test_a_split_that_is_not_there(tmp_path):
+    write(tmp_path / "parts", "train", "train", "a")
+    write(tmp_path / "parts", "valid", "valid", "b")
+    assert error(tmp_path / "parts", "val").endswith("it has train, valid")
+    write(tmp_path / "whole", "annotations", "images", "a")
+    assert "it has none: leave split out" in error(tmp_path / "whole", "val")
+    (tmp_path / "json/annotations").mkdir(parents=True)
+    (tmp_path / "json/annotations/train.json").write_text("{}")
+    assert "no XML files" in error(tmp_path / "json")
+
+
 def test_lists_must_be_chosen_from(tmp_path):
     root = write(tmp_path, "Annotations", "JPEGImages", "abc")
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
