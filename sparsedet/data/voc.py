@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ..errors import InputError
 from .records import Annotations, Image, Problem
 from .shares import Share
-from .voc_files import Entry, ImageFolders, find_entries, has_lists, xml_files
+from .voc_files import find_entries, has_lists, xml_files
+from .voc_images import Entry, ImageFolders
 from .voc_xml import VocXml, object_nodes, parse, read_xml, text
 
 

@@ -9,7 +9,8 @@ from collections import Counter
 from ...errors import InputError
 from ..boxes import mended_box
 from ..image_sizes import upright_size
-from ..voc_files import Entry, ImageFolders, find_all
+from ..voc_files import find_all
+from ..voc_images import Entry, ImageFolders
 from ..voc_xml import (
     CORNERS,
     FIRST_PIXEL,
