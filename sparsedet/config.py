@@ -43,7 +43,10 @@ def add_sparsedet_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_BOX_HEAD.DROPOUT = 0.5  # of VGGBoxHead, in training
 
     # Datasets that detectron2 does not know, by name:
-    #   {format: voc, root: DIR, split: NAME, classes: [...]}
+    #   {format: voc, root: DIR, split: NAME}
     #   {format: coco, json: FILE, images: DIR}
-    # Relative paths start at $DETECTRON2_DATASETS, or at ./datasets without it.
+    #   {format: yolo, root: DIR, split: NAME}
+    # Without a split of its own, split: {train: 0.8} or {test: 0.2}. Also classes: [...], else
+    # read from the data, and on_error: stop. Relative paths start at $DETECTRON2_DATASETS, or at
+    # ./datasets without it.
     cfg.DATASETS.REGISTER = CfgNode(new_allowed=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Sequence
-
-from tqdm import tqdm
 
 from ..errors import InputError
 
@@ -18,8 +17,7 @@ def install_archives(
 ) -> None:
     """Unpack those of the archives `names` that are in `folder`, merging them into `target`.
 
-    Files appear in `target` only when all archives are unpacked. Members that would land outside
-    are refused.
+    Files appear in `target` only when all archives are unpacked, and none lands outside.
 
     Args:
         page: where to get them, for the messages.
@@ -38,30 +36,17 @@ def install_archives(
         source = os.path.join(temporary, inside)
         if not os.path.isdir(source):
             raise InputError(f"{os.path.join(folder, found[0])}: holds no folder {inside}")
-        _merge(source, target)
+        shutil.copytree(source, target, dirs_exist_ok=True, copy_function=os.replace)  # merges
     for name in names:
         if name not in found:
             print(f"not in {folder}: {name}; get it from {page}")
 
 
 def _unpack(archive: str, target: str) -> None:
-    label = f"unpacking {os.path.basename(archive)}"
+    print(f"unpacking {archive}", flush=True)
+    # Members that would land outside: a tar's are refused, a zip's left out.
+    safely = {} if archive.endswith(".zip") else {"filter": "data"}
     try:
-        if archive.endswith(".zip"):
-            with zipfile.ZipFile(archive) as file:
-                for member in tqdm(file.infolist(), desc=label):
-                    file.extract(member, target)  # drops .. and leading /
-        else:
-            with tarfile.open(archive) as file:
-                for member in tqdm(file, desc=label):
-                    file.extract(member, target, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+        shutil.unpack_archive(archive, target, **safely)
+    except (shutil.ReadError, tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
         raise InputError(f"{archive}: cannot be unpacked: {error}; download it again") from None
-
-
-def _merge(source: str, target: str) -> None:
-    for folder, _, files in os.walk(source):
-        into = os.path.normpath(os.path.join(target, os.path.relpath(folder, source)))
-        os.makedirs(into, exist_ok=True)
-        for name in files:
-            os.replace(os.path.join(folder, name), os.path.join(into, name))

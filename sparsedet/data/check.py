@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
 from ..errors import InputError
-from .coco import read_coco
 from .mapper import check_image
-from .voc import OVERSHOOT, Problem, read_split
+from .records import DROP, TOLERATED, Annotations, Problem
 
 SHOWN = 5  # problems of one kind that a report spells out
 
 
 @dataclass
-class Report:
+class SplitCheck:
     """Counts of one split, and what is wrong with it."""
 
     title: str
     images: int = 0  # that the split lists
-    annotations: int = 0  # VOC: annotation files; COCO: entries. That can be used.
-    boxes: Counter = field(default_factory=Counter)  # class name -> usable boxes
+    boxes: Counter[str] = field(default_factory=Counter)  # class name -> usable boxes
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # odd, but harmless
+    stops: bool = False  # whether it cannot be loaded, or an image of it not be read
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.title}: {self.images} images, {self.annotations} annotations, "
-            f"{sum(self.boxes.values())} boxes; "
-            + (f"{len(self.problems)} problems" if self.problems else "nothing missing or broken")
-        ]
+        verdict = "nothing missing or broken"
+        if self.problems:
+            verdict = f"{len(self.problems)} problems"
+            verdict += "" if self.stops else ", which loading leaves out"
+        lines = [f"{self.title}: {self.images} images, {sum(self.boxes.values())} boxes; {verdict}"]
         if self.boxes:
             counts = (f"{name} {count}" for name, count in sorted(self.boxes.items()))
             lines.append(f"  boxes of {len(self.boxes)} classes: {', '.join(counts)}")
@@ -46,121 +45,62 @@ class Report:
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
-def check_voc(
-    root: str, split: str, classes: Sequence[str] | None = None, expected_images: int | None = None
-) -> Report:
-    """Check one split of a VOC-style folder.
+def check_split(
+    title: str,
+    read: Callable[[], Annotations],
+    on_error: str = DROP,
+    expected_images: int | None = None,
+) -> SplitCheck:
+    """Check what `read` finds, by the rules of loading, and decode its images.
 
     Args:
-        classes: the only ones allowed; None allows any.
         expected_images: how many the split should list, where that is known.
     """
-    report = Report(f"{root} {split}")
+    check = SplitCheck(title)
     try:
-        images, report.problems = read_split(root, split, classes)
+        found = read()
     except InputError as error:
-        report.problems.append(Problem("missing", str(error)))
-        return report
-    report.images = len(images) + len(report.problems)
-    report.annotations = len(images)
-    report.annotations += sum(problem.kind == "missing image" for problem in report.problems)
-    for _, _, image in images:
-        report.boxes.update(obj.name for obj in image.objects)
-    _check_count(report, expected_images)
-    _check_images(
-        report,
-        [
-            {"file_name": file_name, "width": image.width, "height": image.height}
-            for _, file_name, image in images
-        ],
+        check.problems.append(Problem("unusable", str(error)))
+        check.stops = True
+        return check
+    check.images, check.boxes = found.listed, found.boxes()
+    check.problems += found.problems
+    check.notes += found.notes
+    if expected_images is not None and found.listed != expected_images:
+        message = f"{title}: lists {found.listed} images, the official one {expected_images}"
+        check.problems.append(Problem("incomplete", message))
+    if not any(not obj.extra.get("iscrowd") for image in found.images for obj in image.objects):
+        check.notes.append("no object in it but crowds, so nothing to train on")
+    told = {problem.message.partition(": ")[0] for problem in found.problems}
+    images = [image for image in found.images if image.file_name not in told]
+    check.problems += _undecodable(title, images)
+    check.stops = bool(found.stopping(on_error)) or any(
+        problem.kind not in TOLERATED for problem in check.problems
     )
-    return report
+    return check
 
 
-def check_coco(json_file: str, image_root: str, expected_images: int | None = None) -> Report:
-    """Check a COCO json and its images; `expected_images` where the number is known."""
-    report = Report(json_file)
-    try:
-        content = read_coco(json_file)
-        if not os.path.isdir(image_root):
-            raise InputError(f"{image_root}: no such image folder")
-    except InputError as error:
-        report.problems.append(Problem("missing", str(error)))
-        return report
-    images = {image["id"]: image for image in content["images"]}
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    report.images = len(images)
-    empty = 0
-    for number, annotation in enumerate(content.get("annotations") or ()):
-        try:
-            image = images[annotation["image_id"]]
-            name = names[annotation["category_id"]]
-            x, y, width, height = map(float, annotation["bbox"])
-            inside = (
-                min(x, y) >= -OVERSHOOT
-                and x + width <= image["width"] + OVERSHOOT
-                and y + height <= image["height"] + OVERSHOOT
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            message = f"{json_file}: annotations[{number}] does not fit: {reason}"
-            report.problems.append(Problem("bad annotation", message))
-            continue
-        if not inside or width < 0 or height < 0:
-            message = (
-                f"{json_file}: annotations[{number}] has the box {annotation['bbox']}, which is "
-                f"not within its image of {image['width']}x{image['height']}"
-            )
-            report.problems.append(Problem("bad annotation", message))
-            continue
-        report.annotations += 1
-        if width == 0 or height == 0:
-            empty += 1
-        else:
-            report.boxes[name] += 1
-    if empty:
-        # Official COCO has some.
-        report.notes.append(f"{empty} boxes are empty; detectron2 drops them in training")
-    _check_count(report, expected_images)
-    _check_images(
-        report,
-        [
-            {
-                "file_name": os.path.join(image_root, image["file_name"]),
-                "width": image["width"],
-                "height": image["height"],
-            }
-            for image in images.values()
-        ],
-    )
-    return report
-
-
-def print_reports(reports: Iterable[Report], title: str) -> None:
-    """Print each as it comes; raise InputError if any of them has a problem."""
+def print_checks(checks: Iterable[SplitCheck], title: str) -> None:
+    """Print each as it comes; raise InputError if one of them stops."""
     problems = 0
-    for report in reports:
-        print(report)
-        problems += len(report.problems)
+    for check in checks:
+        print(check)
+        problems += len(check.problems) if check.stops else 0
     if problems:
         raise InputError(f"{title}: {problems} problems, listed above")
 
 
-def _check_count(report: Report, expected: int | None) -> None:
-    if expected is not None and report.images != expected:
-        message = f"{report.title}: lists {report.images} images, the official one {expected}"
-        report.problems.append(Problem("incomplete", message))
-
-
-def _check_images(report: Report, images: list[dict]) -> None:
-    def problem(image: dict) -> Problem | None:
+def _undecodable(title: str, images: list) -> list[Problem]:
+    def problem(image) -> Problem | None:
         try:
-            check_image(image)
+            check_image(
+                {"file_name": image.file_name, "width": image.width, "height": image.height}
+            )
         except InputError as error:
-            kind = "bad image" if os.path.isfile(image["file_name"]) else "missing image"
+            kind = "bad image" if os.path.isfile(image.file_name) else "missing image"
             return Problem(kind, str(error))
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = tqdm(pool.map(problem, images), desc=report.title, total=len(images))
-        report.problems += filter(None, found)
+        found = tqdm(pool.map(problem, images), desc=title, total=len(images))
+        return [problem for problem in found if problem]

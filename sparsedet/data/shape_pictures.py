@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 SHAPE_CLASSES = ("circle", "square", "triangle", "star", "ring", "cross")
 
@@ -59,22 +61,14 @@ def draw_picture(
 
 def _fits(box, solid, owner, owner_here, areas, objects) -> bool:
     """Whether all earlier objects stay visible, and none has nearly the same box."""
-    if any(_iou(box, other) > MAX_IOU for _, other in objects):
+    others = torch.tensor([other for _, other in objects], dtype=torch.float64).reshape(-1, 4)
+    if (box_iou(torch.tensor([box], dtype=torch.float64), others) > MAX_IOU).any():
         return False
     covered = owner_here[solid]
     return all(
         (owner == i).sum() - (covered == i).sum() >= MIN_VISIBLE * areas[i]
         for i in np.unique(covered[covered >= 0])
     )
-
-
-def _iou(a, b) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return width * height / (both - width * height)
 
 
 def _outline(name: str) -> list[np.ndarray]:

@@ -13,14 +13,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import xml.etree.ElementTree as ET
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from ..errors import InputError
+from .records import Image, Object
 from .shape_pictures import SHAPE_CLASSES, draw_picture
+from .writers import coco_content, voc_tree
 
 STAMP = "shapes.json"
 VERSION = 1  # of the pictures: raise it when a seed no longer gives the same ones
@@ -91,73 +92,27 @@ def _write(root: str, stamp: dict) -> None:
     number = 0
     with tqdm(total=sum(count for _, count in splits), desc="drawing shapes") as progress:
         for split_index, (split, count) in enumerate(splits):
-            coco = _Coco()
-            ids = []
+            images = []
             for i in range(count):
                 rng = np.random.default_rng([stamp["seed"], split_index, i])
                 image, objects = draw_picture(rng, (width, height))
                 number += 1
-                ids.append(f"{number:06d}")
-                file_name = f"{ids[-1]}.jpg"
+                file_name = f"{number:06d}.jpg"
                 path = os.path.join(root, "JPEGImages", file_name)
                 if not cv2.imwrite(path, image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
                     raise InputError(f"{path}: cannot be written; is the disk full?")
-                tree = _voc_tree(file_name, width, height, objects)
-                tree.write(os.path.join(root, "Annotations", f"{ids[-1]}.xml"))
-                coco.add(number, file_name, width, height, objects)
+                drawn = [Object(SHAPE_CLASSES[label], list(box), {}) for label, box in objects]
+                images.append(Image(number, file_name, width, height, drawn))
+                tree = voc_tree(images[-1], "shapes")
+                tree.write(os.path.join(root, "Annotations", f"{number:06d}.xml"))
                 progress.update()
-            _write_text(root, f"ImageSets/Main/{split}.txt", "".join(f"{i}\n" for i in ids))
-            _write_text(root, f"annotations/{split}.json", json.dumps(coco.content))
+            ids = "".join(f"{image.image_id:06d}\n" for image in images)
+            _write_text(root, f"ImageSets/Main/{split}.txt", ids)
+            content = coco_content(images, SHAPE_CLASSES, "shapes drawn over textured backgrounds")
+            _write_text(root, f"annotations/{split}.json", json.dumps(content))
     _write_text(root, STAMP, json.dumps(stamp) + "\n")
 
 
 def _write_text(root: str, name: str, text: str) -> None:
     with open(os.path.join(root, name), "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
-
-
-def _voc_tree(file_name: str, width: int, height: int, objects) -> ET.ElementTree:
-    top = ET.Element("annotation")
-    _add(top, folder="shapes", filename=file_name)
-    _add(ET.SubElement(top, "size"), width=width, height=height, depth=3)
-    for label, (x0, y0, x1, y1) in objects:
-        node = ET.SubElement(top, "object")
-        _add(node, name=SHAPE_CLASSES[label], pose="Unspecified", truncated=0, difficult=0)
-        # VOC counts pixels from 1 and includes the last one.
-        _add(ET.SubElement(node, "bndbox"), xmin=x0 + 1, ymin=y0 + 1, xmax=x1, ymax=y1)
-    ET.indent(top)
-    return ET.ElementTree(top)
-
-
-def _add(parent: ET.Element, **fields) -> None:
-    for name, value in fields.items():
-        ET.SubElement(parent, name).text = str(value)
-
-
-class _Coco:
-    """COCO instances of one split, boxes only."""
-
-    def __init__(self):
-        self.content = {
-            "info": {"description": "shapes drawn over textured backgrounds"},
-            "images": [],
-            "annotations": [],
-            "categories": [{"id": i + 1, "name": name} for i, name in enumerate(SHAPE_CLASSES)],
-        }
-
-    def add(self, image_id: int, file_name: str, width: int, height: int, objects) -> None:
-        self.content["images"].append(
-            {"id": image_id, "file_name": file_name, "width": width, "height": height}
-        )
-        annotations = self.content["annotations"]
-        for label, (x0, y0, x1, y1) in objects:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": label + 1,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": (x1 - x0) * (y1 - y0),  # there is no mask to measure
-                    "iscrowd": 0,
-                }
-            )

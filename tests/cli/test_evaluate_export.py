@@ -45,7 +45,8 @@ def folder(kitchen, picture, tmp_path_factory):
         Image.fromarray(image).save(folder / f"{i}.png")
         found = predictor.detect(image[:, :, ::-1], CLASSES)
         for box, category in zip(found.boxes[1::2], found.classes[1::2]):
-            x0, y0, x1, y1 = (box + rng.normal(0, 1, 4)).tolist()
+            near = box + rng.normal(0, 1, 4)
+            x0, y0, x1, y1 = near.clip(0, [80, 48, 80, 48]).tolist()
             annotation = {"image_id": i, "category_id": int(category), "iscrowd": 0}
             width, height = max(x1 - x0, 1.0), max(y1 - y0, 1.0)
             annotation.update(bbox=[x0, y0, width, height], area=width * height)

@@ -16,7 +16,9 @@ from PIL import Image
 
 from sparsedet.data import SHAPE_CLASSES, generate_shapes
 from sparsedet.data.archives import install_archives
-from sparsedet.data.check import check_coco, check_voc
+from sparsedet.data.check import check_split
+from sparsedet.data.coco import read_coco
+from sparsedet.data.voc import read_voc
 from sparsedet.errors import InputError
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "datasets"
@@ -46,25 +48,33 @@ def break_images(root):
     second.write_bytes(jpeg())
 
 
+def check_voc(root, split, classes=None, expected_images=None):
+    return check_split("a", lambda: read_voc(str(root), split, classes), "drop", expected_images)
+
+
+def check_coco(json_file, images, expected_images=None):
+    return check_split("a", lambda: read_coco(str(json_file), str(images)), "drop", expected_images)
+
+
 def test_check_of_what_is_whole(shapes):
-    report = check_voc(str(shapes), "trainval", SHAPE_CLASSES, expected_images=4)
-    assert (report.images, report.annotations, report.problems) == (4, 4, [])
-    coco = check_coco(str(shapes / "annotations/trainval.json"), str(shapes / "JPEGImages"), 4)
-    assert (coco.images, coco.problems) == (4, [])
-    assert coco.boxes == report.boxes and coco.annotations == sum(report.boxes.values())
-    assert "nothing missing or broken" in str(report)
+    check = check_voc(shapes, "trainval", SHAPE_CLASSES, expected_images=4)
+    assert (check.images, check.problems, check.stops) == (4, [], False)
+    coco = check_coco(shapes / "annotations/trainval.json", shapes / "JPEGImages", 4)
+    assert (coco.images, coco.problems, coco.stops) == (4, [], False)
+    assert coco.boxes == check.boxes
+    assert "nothing missing or broken" in str(check)
 
 
 def test_check_of_a_broken_voc_folder(shapes):
     break_images(shapes)
     (shapes / "JPEGImages/000003.jpg").unlink()
     (shapes / "Annotations/000004.xml").write_text("<annotation>")
-    report = check_voc(str(shapes), "trainval", expected_images=5)
-    assert kinds(report) == ["bad annotation"] + ["bad image"] * 2 + ["incomplete", "missing image"]
-    assert (report.images, report.annotations) == (4, 3)
-    assert "000004.xml: cannot be parsed" in str(report)
-    assert kinds(check_voc(str(shapes), "val")) == ["missing"]
-    assert "bad annotation" in kinds(check_voc(str(shapes), "test", ["circle"]))
+    check = check_voc(shapes, "trainval", expected_images=5)
+    assert kinds(check) == ["bad annotation"] + ["bad image"] * 2 + ["incomplete", "missing image"]
+    assert check.images == 4 and check.stops
+    assert "000004.xml: cannot be parsed" in str(check)
+    assert kinds(check_voc(shapes, "val")) == ["unusable"]
+    assert "unknown class" in kinds(check_voc(shapes, "test", ["circle"]))
 
 
 def test_check_of_a_broken_coco_json(shapes):
@@ -83,10 +93,25 @@ def test_check_of_a_broken_coco_json(shapes):
         {**good, "bbox": [5, 5, 0, 10]},
     ]
     path.write_text(json.dumps(content))
-    report = check_coco(str(path), str(shapes / "JPEGImages"))
-    assert kinds(report) == ["bad annotation"] * 5 + ["bad image"] * 2 + ["missing image"]
-    assert report.boxes == {"circle": 1} and "1 boxes are empty" in report.notes[0]
-    assert kinds(check_coco(str(path), str(shapes / "nowhere"))) == ["missing"]
+    check = check_coco(path, shapes / "JPEGImages")
+    assert kinds(check) == (
+        ["bad box"] * 5 + ["bad image"] * 2 + ["missing image", "unknown class"]
+    )
+    assert check.boxes == {"circle": 1} and check.stops
+    assert kinds(check_coco(path, shapes / "nowhere")) == ["unusable"]
+
+
+def test_check_of_boxes_that_loading_leaves_out(shapes):
+    path = shapes / "annotations/trainval.json"
+    content = json.loads(path.read_text())
+    good = content["annotations"][0]
+    content["annotations"] = [good] * 40 + [{**good, "bbox": [5, 5, 0, 10]}]
+    path.write_text(json.dumps(content))
+    check = check_coco(path, shapes / "JPEGImages")
+    assert not check.stops and kinds(check) == ["bad box"]
+    assert "1 problems, which loading leaves out" in str(check)
+    stopped = check_split("a", lambda: read_coco(str(path), str(shapes / "JPEGImages")), "stop")
+    assert stopped.stops
 
 
 def tar(path, files):
@@ -125,6 +150,21 @@ def test_bad_archives_leave_nothing_behind(tmp_path):
     assert os.listdir(target) == [] and not os.path.exists(tmp_path / "inner/escaped")
 
 
+def test_nothing_lands_outside(tmp_path):
+    with zipfile.ZipFile(tmp_path / "escape.zip", "w") as file:
+        file.writestr("../escaped", b"1")
+        file.writestr("kit/a", b"2")
+    with tarfile.open(tmp_path / "link.tar", "w") as file:
+        link = tarfile.TarInfo("kit/link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        file.addfile(link)
+    target = tmp_path / "inner" / "datasets"
+    install_archives(str(tmp_path), ["escape.zip"], "a page", "kit", str(target))
+    assert os.listdir(target) == ["a"] and os.listdir(tmp_path / "inner") == ["datasets"]
+    with pytest.raises(InputError, match="link.tar: cannot be unpacked"):
+        install_archives(str(tmp_path), ["link.tar"], "a page", "kit", str(target))
+
+
 def test_prepare_voc(tmp_path):
     sizes = "<size><width>40</width><height>30</height></size>"
     kit = "VOCdevkit/VOC2007"
@@ -148,7 +188,7 @@ def test_prepare_voc(tmp_path):
     )
     assert result.returncode == 1
     assert "VOCtrainval_11-May-2012.tar; get it from" in result.stdout
-    assert "VOC2007 trainval: 2 images, 1 annotations, 0 boxes; 2 problems" in result.stdout
+    assert "VOC2007 trainval: 2 images, 0 boxes; 2 problems" in result.stdout
     assert "missing annotation: 1" in result.stdout
     assert result.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'datasets'}")
 
@@ -175,7 +215,7 @@ def test_prepare_voc_for_any_folder(shapes, script):
     status, out, _ = script(*arguments)
     assert status == 0 and "trainval: 4 images" in out and "test: 2 images" in out
     status, out, err = script(*arguments, "--split", "test", "--classes", "owl")
-    assert status == 1 and "bad annotation: 2" in out and err.splitlines()[-1].startswith("error: ")
+    assert status == 1 and "unknown class: " in out and err.splitlines()[-1].startswith("error: ")
 
 
 def test_prepare_coco(tmp_path, shapes, script):

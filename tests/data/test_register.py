@@ -43,6 +43,7 @@ def config(train=(), **entries):
 
 def write_coco(tmp_path, content=CONTENT):
     (tmp_path / "images").mkdir(exist_ok=True)
+    (tmp_path / "images" / "a.jpg").touch()
     text = content if isinstance(content, str) else json.dumps(content)
     (tmp_path / "birds.json").write_text(text)
 
@@ -59,7 +60,7 @@ def test_voc_is_registered_before_its_folder_exists(tmp_path):
     metadata = MetadataCatalog.get("birds")
     assert metadata.thing_classes == ["robin", "wren"]
     assert metadata.dirname == str(tmp_path / "birds") and metadata.split == "train"
-    with pytest.raises(InputError, match="no Annotations folder"):
+    with pytest.raises(InputError, match="birds: no such folder"):
         DatasetCatalog.get("birds")
 
 
@@ -79,11 +80,17 @@ def test_datasets_of_others_are_not_replaced():
 @pytest.mark.parametrize(
     ("entry", "key", "reason"),
     [
-        ({**VOC, "format": "yolo"}, ".format", "'yolo'"),
+        ({**VOC, "format": "yoda"}, ".format", "'yoda'"),
         ({"root": "birds"}, ".format", "None"),
         ({**VOC, "spilt": "train"}, ".spilt", "no such field"),
-        ({k: v for k, v in VOC.items() if k != "split"}, ".split", "missing"),
-        ({k: v for k, v in VOC.items() if k != "classes"}, ".classes", "missing"),
+        ({"format": "voc", "split": "train"}, ".root", "missing"),
+        ({"format": "yolo", "root": "birds"}, ".split", "missing"),
+        ({**VOC, "on_error": "panic"}, ".on_error", "drop or stop"),
+        ({**VOC, "split": {"train": 80}}, ".split", "{train: 0.8}"),
+        ({**VOC, "split": {"train": 0.8, "test": 0.2}}, ".split", "{train: 0.8}"),
+        ({**VOC, "split": {"val": 0.2}}, ".split", "{test: 0.2}"),
+        ({**VOC, "split": 1.5}, ".split", "1.5"),
+        ({**COCO, "split": "train"}, ".split", "expected {train: 0.8}"),
         ({k: v for k, v in COCO.items() if k != "images"}, ".images", "missing"),
         ({**VOC, "split": 2007}, ".split", "2007"),
         ({**VOC, "classes": []}, ".classes", "list"),

@@ -1,11 +1,15 @@
-"""``sparsedet data``: data sets put in place and checked."""
+"""``sparsedet data``: data sets put in place, checked, looked at, converted and mended."""
 
 from ..main import choose
 
 COMMANDS = {
-    "voc": "Pascal VOC, or any folder like it",
-    "coco": "COCO, or any json like it",
+    "voc": "put the official Pascal VOC in place",
+    "coco": "put the official COCO in place",
     "shapes": "draw the demo set",
+    "check": "say what is missing or broken in data sets",
+    "show": "draw a contact sheet of boxes",
+    "convert": "write data sets anew as VOC, COCO or YOLO",
+    "fix": "write a mended copy",
 }
 
 

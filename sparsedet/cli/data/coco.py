@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 
 from ...data.archives import install_archives
-from ...data.check import check_coco, print_reports
-from ...data.register import locate
+from ...data.check import SplitCheck, check_split, print_checks
+from ...data.coco import read_coco
+from ...data.entries import locate
 
 ARCHIVES = ("annotations_trainval2017.zip", "train2017.zip", "val2017.zip")
 PAGE = "https://cocodataset.org/#download"
@@ -41,12 +42,14 @@ def main() -> None:
 
 def check(args: argparse.Namespace) -> None:
     if args.json:
-        reports = [check_coco(args.json, args.images)]
-    else:
-        reports = (
-            check_coco(
-                locate(f"coco/annotations/instances_{split}.json"), locate(f"coco/{split}"), count
-            )
-            for split, count in OFFICIAL
-        )
-    print_reports(reports, args.json or locate("coco"))
+        print_checks([_check(args.json, args.images)], args.json)
+        return
+    checks = (
+        _check(locate(f"coco/annotations/instances_{split}.json"), locate(f"coco/{split}"), count)
+        for split, count in OFFICIAL
+    )
+    print_checks(checks, locate("coco"))
+
+
+def _check(json_file: str, images: str, count: int | None = None) -> SplitCheck:
+    return check_split(json_file, lambda: read_coco(json_file, images), expected_images=count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ...data import generate_shapes
-from ...data.register import locate
+from ...data.entries import locate
 from ...errors import InputError
 
 

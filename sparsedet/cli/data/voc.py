@@ -9,14 +9,14 @@ sparsedet data voc --check --root DIR --split NAME ... --classes NAME ...
 from __future__ import annotations
 
 import argparse
-import os
 
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 
 from ...data.archives import install_archives
-from ...data.check import check_voc, print_reports
-from ...data.register import locate
-from ...errors import InputError
+from ...data.check import SplitCheck, check_split, print_checks
+from ...data.entries import locate
+from ...data.sources import VocSource
+from ...data.voc_files import find_splits
 
 ARCHIVES = (
     "VOCtrainval_06-Nov-2007.tar",
@@ -52,21 +52,16 @@ def main() -> None:
 
 def check(args: argparse.Namespace) -> None:
     if args.root:
-        splits = args.split or find_splits(args.root)
-        reports = (check_voc(args.root, split, args.classes) for split in splits)
+        splits = args.split or find_splits(args.root) or [None]
+        checks = (_check(args.root, split, args.classes or ()) for split in splits)
     else:
-        reports = (
-            check_voc(locate(folder), split, CLASS_NAMES, count)
-            for folder, split, count in OFFICIAL
+        checks = (
+            _check(locate(folder), split, CLASS_NAMES, count) for folder, split, count in OFFICIAL
         )
-    print_reports(reports, args.root or locate(""))
+    print_checks(checks, args.root or locate(""))
 
 
-def find_splits(root: str) -> list[str]:
-    """The usual names that the folder has; the official lists per class are not splits."""
-    lists = os.path.join(root, "ImageSets", "Main")
-    usual = ("train", "val", "trainval", "test")
-    found = [split for split in usual if os.path.isfile(os.path.join(lists, f"{split}.txt"))]
-    if not found:
-        raise InputError(f"{lists}: has no train, val, trainval or test .txt; name one by --split")
-    return found
+def _check(root: str, split: str | None, classes, count: int | None = None) -> SplitCheck:
+    title = f"{root} {split}" if split else root
+    source = VocSource(name=title, root=root, split=split, classes=tuple(classes))
+    return check_split(title, source.read, expected_images=count)

@@ -1,0 +1,118 @@
+"""What an entry of DATASETS.REGISTER may say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError
+from .class_lists import check_names
+from .coco_json import read_classes as coco_classes
+from .records import DROP, ON_ERROR
+from .shares import SHARES, Share
+from .sources import CocoSource, Source, VocSource, YoloSource
+from .voc import read_classes as voc_classes
+from .yolo_files import read_data_yaml
+
+# format -> the fields it needs, and those it may have besides `format` and on_error
+FIELDS = {
+    "voc": (("root",), ("split", "classes")),
+    "coco": (("json", "images"), ("split", "classes")),
+    "yolo": (("root", "split"), ("classes",)),
+}
+
+
+def parse_entry(name: str, entry: Any, key: str = "") -> Source:
+    """The data set that an entry describes; its classes are read from its files if not given.
+
+    Args:
+        key: what the messages put before a field; by default, the entry's key in a config.
+
+    Raises:
+        InputError: a field is missing, unknown or of the wrong type, or files that are there name
+            no classes.
+    """
+    if not isinstance(entry, Mapping):
+        raise InputError(
+            f"DATASETS.REGISTER.{name}: expected fields such as format and root, got {entry!r}"
+        )
+    key = key or f"DATASETS.REGISTER.{name}."
+    kind = entry.get("format")
+    if kind not in FIELDS:
+        raise InputError(f"{key}format: expected {', '.join(FIELDS)}, got {kind!r}")
+    _check_fields(key, entry, *FIELDS[kind])
+    common = {
+        "name": name,
+        "split": _split(key, entry),
+        "classes": check_names(f"{key}classes", entry["classes"]) if "classes" in entry else (),
+        "on_error": entry.get("on_error", DROP),
+    }
+    if common["on_error"] not in ON_ERROR:
+        expected = " or ".join(ON_ERROR)
+        raise InputError(f"{key}on_error: expected {expected}, got {common['on_error']!r}")
+    places = {
+        field: locate(_text(key, entry, field)) for field in FIELDS[kind][0] if field != "split"
+    }
+    if not common["classes"]:
+        common["classes"] = _read_classes(kind, *places.values())
+    if kind == "coco":
+        return CocoSource(**common, **places)
+    return (VocSource if kind == "voc" else YoloSource)(**common, **places)
+
+
+def _read_classes(kind: str, place: str, images: str = "") -> tuple[str, ...]:
+    """Of files that are there; a config may be loaded where they are not."""
+    if not os.path.exists(place):
+        return ()
+    if kind == "yolo":
+        return read_data_yaml(place).classes
+    return tuple(dict.fromkeys(voc_classes(place) if kind == "voc" else coco_classes(place)))
+
+
+def _check_fields(key: str, entry: Mapping, required: tuple, optional: tuple) -> None:
+    known = {"format", "on_error", *required, *optional}
+    for field in entry:
+        if field not in known:
+            raise InputError(
+                f"{key}{field}: no such field; known fields: {', '.join(sorted(known))}"
+            )
+    for field in required:
+        if field not in entry:
+            raise InputError(f"{key}{field}: missing; format {entry['format']} needs it")
+
+
+def _split(key: str, entry: Mapping) -> str | Share | None:
+    """A name, or a share: {train: 0.8}, {test: 0.2}, or 0.8 for the first of these."""
+    split = entry.get("split")
+    if "split" not in entry:
+        return None
+    if entry["format"] != "coco" and isinstance(split, str) and split:
+        return split
+    if isinstance(split, float):
+        split = {"train": split}
+    if isinstance(split, Mapping) and len(split) == 1:
+        ((share, size),) = split.items()
+        if share in SHARES and isinstance(size, float) and 0 < size < 1:
+            return Share(share, size)
+    names = "" if entry["format"] == "coco" else "a name, "
+    raise InputError(
+        f"{key}split: expected {names}{{train: 0.8}} or {{test: 0.2}}, got {_plain(split)!r}"
+    )
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _text(key: str, entry: Mapping, field: str) -> str:
+    value = entry[field]
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{key}{field}: expected a text, got {value!r}; put quotes around it")
+    return value
+
+
+def locate(path: str) -> str:
+    """Where a dataset's relative path points: below $DETECTRON2_DATASETS, or ./datasets."""
+    root = os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+    return os.path.join(root, os.path.expanduser(path))

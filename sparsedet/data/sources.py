@@ -1,0 +1,95 @@
+"""The kinds of data sets that a config describes: each is a loader for detectron2's catalog."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .coco import read_coco, tell_classes
+from .records import DROP, Annotations
+from .shares import Share
+from .voc import read_voc
+from .yolo import read_yolo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """Loads one split when called; `classes` is empty where its files are not there to tell."""
+
+    name: str
+    split: str | Share | None = None
+    classes: tuple[str, ...] = ()
+    on_error: str = DROP
+
+    def __call__(self) -> list[dict]:
+        """Dataset dicts; InputError as :meth:`Annotations.dicts`."""
+        return self.read().dicts(self.on_error)
+
+    @abstractmethod
+    def read(self) -> Annotations:
+        """What its files say; InputError where they are not there."""
+
+    def metadata(self) -> dict[str, Any]:
+        """What detectron2's catalog tells of it."""
+        return {"thing_classes": list(self.classes)} if self.classes else {}
+
+    def places(self) -> Source:
+        """The same without what chooses from its files."""
+        return replace(self, name="", split=None, classes=(), on_error=DROP)
+
+    def overlaps(self, other: Source) -> bool:
+        """Whether both are shares of the same images, which have some in common."""
+        mine, others = self.split, other.split
+        if not isinstance(mine, Share) or not isinstance(others, Share):
+            return False
+        same = self.places() == other.places()
+        return same and mine.name != others.name and mine.size + others.size > 1 + 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocSource(Source):
+    root: str
+
+    def read(self) -> Annotations:
+        return read_voc(self.root, self.split, self.classes or None)
+
+    def metadata(self) -> dict[str, Any]:
+        # As detectron2's own VOC datasets; the year tells its evaluator to use the area metric.
+        return {
+            **super().metadata(),
+            "dirname": self.root,
+            "split": str(self.split or ""),
+            "year": 2012,
+            "evaluator_type": "pascal_voc",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoSource(Source):
+    json: str
+    images: str
+
+    def __call__(self) -> list[dict]:
+        found = self.read()
+        tell_classes(found, self.name, self.classes)
+        return found.dicts(self.on_error)
+
+    def read(self) -> Annotations:
+        share = self.split if isinstance(self.split, Share) else None
+        return read_coco(self.json, self.images, share)
+
+    def metadata(self) -> dict[str, Any]:
+        # No json_file: an evaluator compares with what was loaded, and not with what was left out.
+        return {**super().metadata(), "image_root": self.images, "evaluator_type": "coco"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoloSource(Source):
+    root: str
+
+    def read(self) -> Annotations:
+        return read_yolo(self.root, self.split)
+
+    def metadata(self) -> dict[str, Any]:
+        return {**super().metadata(), "evaluator_type": "coco"}
