@@ -19,6 +19,7 @@ from ..data import register_datasets
 from ..errors import InputError
 from ..modeling import sparsified_config
 from ..yaml_files import read_with_base
+from .values import check_values
 
 FINETUNING = 4
 """A compressed model is fine-tuned for this share of the dense model's schedule."""
@@ -34,10 +35,12 @@ def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
         opts: KEY VALUE KEY VALUE ...
 
     Raises:
-        InputError: no such file, not yaml, a key that does not exist, a value of another type.
+        InputError: no such file, not yaml, a key that does not exist, a value of another type, of
+            no number or out of range, or a name that is not registered.
     """
     path, cfg = os.fspath(path), get_cfg()
     add_sparsedet_config(cfg)
+    defaults = cfg.clone()
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such config file")
     if len(opts) % 2:
@@ -49,11 +52,12 @@ def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
         raise InputError(f"{path}: {_explain(error, cfg)}") from error
     try:
         cfg.merge_from_list(list(opts))
-    except (KeyError, ValueError, AssertionError) as error:
+    except Exception as error:  # yacs evaluates the texts, as Python's literals
         raise InputError(f"{' '.join(opts)}: {_explain(error, cfg)}") from error
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).warning("no GPU is available: MODEL.DEVICE is cpu")
         cfg.MODEL.DEVICE = "cpu"
+    check_values(cfg, defaults)
     register_datasets(cfg)
     return cfg
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..checkpoint import SparseDetCheckpointer
 from ..errors import InputError
+from .build import building
 from .config import load_config
 
 
@@ -23,7 +24,8 @@ def load_model(
         weights: a checkpoint; by default MODEL.WEIGHTS of the config.
 
     Raises:
-        InputError: the config is not one, or the weights are not there or do not fit it.
+        InputError: the config is not one or describes no model, or the weights are not there or do
+            not fit it.
     """
     if isinstance(config, (str, os.PathLike)):
         cfg = load_config(config)
@@ -34,7 +36,8 @@ def load_model(
     if weights is not None:
         cfg.defrost()
         cfg.MODEL.WEIGHTS = os.fspath(weights)
-    model = build_model(cfg)
+    with building("the model"):
+        model = build_model(cfg)
     SparseDetCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
     model.cfg = cfg
     return model.eval()

@@ -15,6 +15,7 @@ from torch import nn
 from ..checkpoint import SparseDetCheckpointer
 from ..errors import InputError
 from ..runtime.detector import Detections
+from .build import building
 from .load import model_config
 
 
@@ -29,7 +30,8 @@ class Predictor(DefaultPredictor):
         without_weights = cfg.clone()
         without_weights.defrost()
         without_weights.MODEL.WEIGHTS = ""
-        super().__init__(without_weights)
+        with building("the model"):
+            super().__init__(without_weights)
         SparseDetCheckpointer(self.model, strict=True).load(cfg.MODEL.WEIGHTS)
 
     @classmethod

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint import SparseDetCheckpointer
 from ..data import CheckedDatasetMapper
+from ..detection.build import building
 from ..evaluation import build_evaluator
 from ..timing import now
 from .distillation import build_distiller
@@ -67,6 +68,16 @@ class Trainer(DefaultTrainer):
             # Before the writers, which come last.
             built.insert(-1, best)
         return built
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode):
+        with building("the model"):
+            return super().build_model(cfg)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
+        with building("the schedule"):
+            return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
