@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -82,6 +83,17 @@ def _one_line(error: Exception) -> str:
 def _explain(error: Exception, cfg: CfgNode) -> str:
     """One line of what yacs said, with the nearest existing key where a key does not exist."""
     text = _one_line(error)
+    mismatch = re.match(
+        r"Type mismatch \(<class '(.*?)'>.*\) with values \((.*) vs. (.*)\) for config key: (.*)",
+        text,
+    )
+    if mismatch:
+        kind, example, value, key = mismatch.groups()
+        if kind.endswith("CfgNode"):
+            return f"{key} is {value}; it has keys of its own, to be named one by one"
+        return f"{key} is {value}; expected a value of type {kind}, such as {example}"
+    if isinstance(error, TypeError):
+        return "a key goes on below one that has a value, not keys"
     if not text.startswith("Non-existent"):
         return text
     close = difflib.get_close_matches(text.split()[-1], _keys(cfg), n=1, cutoff=0.6)

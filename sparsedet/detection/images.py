@@ -30,7 +30,8 @@ def load_images(
         progress: show a bar.
 
     Raises:
-        InputError: no image there, or more than half of those that were drawn cannot be read.
+        InputError: no image there, or more than half of those that were drawn cannot be read or
+            are of one colour.
     """
     if count < 1:
         raise InputError(f"calibration: {count} images; it needs 1 at least")
@@ -53,15 +54,23 @@ def load_images(
     images, problems = [], []
     for file in tqdm(files, desc="reading images", unit="image", disable=not progress):
         try:
-            images.append(_prepare(read_image(file), cfg.INPUT.FORMAT, resize))
+            image = read_image(file)
+            check_content(file, image)
+            images.append(_prepare(image, cfg.INPUT.FORMAT, resize))
         except InputError as error:
             problems.append(str(error))
     if problems:
-        message = f"{len(problems)} of {len(files)} images cannot be read; first: {problems[0]}"
+        message = f"{len(problems)} of {len(files)} images cannot be used; first: {problems[0]}"
         if 2 * len(problems) > len(files):
             raise InputError(f"calibration: {message}")
         logger.warning("calibration goes on without some: %s", message)
     return images
+
+
+def check_content(file: str, image: np.ndarray) -> None:
+    """Raise InputError for an image of one colour, from which no layer can be calibrated."""
+    if (image == image[0, 0]).all():
+        raise InputError(f"{file}: all of one colour, which calibrates nothing")
 
 
 def _prepare(image: np.ndarray, channels: str, resize: T.Augmentation) -> list[dict[str, Any]]:

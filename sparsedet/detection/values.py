@@ -42,6 +42,10 @@ MODEL: Sequence[Rule] = (
     ("SEED", lambda value: value < 2**31, "expected a number below 2**31"),
 )
 
+EVALUATION: Sequence[Rule] = (
+    ("DATASETS.TEST", lambda v: len(v) > 0, "expected the name of a dataset at least"),
+)
+
 # Of how it is trained.
 TRAINING: Sequence[Rule] = (
     ("DATASETS.TRAIN", lambda v: len(v) > 0, "expected the name of a dataset at least"),
@@ -97,6 +101,9 @@ def check_values(cfg: CfgNode, defaults: CfgNode) -> None:
             close = difflib.get_close_matches(str(name), [known for known, _ in registry], n=1)
             hint = f"did you mean {close[0]}?" if close else "import what registers it first"
             raise InputError(f"{key}: {name!r} is not registered; {hint}")
+    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
+    if len(mean) != len(std):
+        raise InputError(f"MODEL.PIXEL_STD is {std!r}; expected as many as PIXEL_MEAN {mean!r}")
     for head in ("RPN", "ROI_HEADS", "RETINANET"):
         labels, thresholds = cfg.MODEL[head].IOU_LABELS, cfg.MODEL[head].IOU_THRESHOLDS
         if len(labels) != len(thresholds) + 1:
@@ -138,9 +145,7 @@ def _check_device(device: str) -> None:
         raise InputError(f"MODEL.DEVICE {device!r}: no such device; cpu or cuda") from None
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise InputError(
-            f"MODEL.DEVICE {device}: PyTorch finds {count} GPUs here; choose cpu"
-        )
+        raise InputError(f"MODEL.DEVICE {device}: PyTorch finds {count} GPUs here; choose cpu")
 
 
 def _leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -141,7 +141,10 @@ def _save(traced: str, path: str, info: ModelInfo) -> None:
         # after it OpenVINO 2026.4 runs RoIAlign in bf16 on another layout, 20 times slower.
         simplify = info.precision == "int8"
         converted = (openvino.convert_model if simplify else openvino.Core().read_model)(traced)
-        openvino.save_model(converted, path, compress_to_fp16=info.precision == "f16")
+        try:
+            openvino.save_model(converted, path, compress_to_fp16=info.precision == "f16")
+        except RuntimeError as error:  # it says no more than iostream error
+            raise InputError(f"{path}: cannot be written; is the disk full?") from error
         return
     if info.precision == "f16":
         _store_in_half(model)

@@ -12,6 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
+from ..detection.images import check_content
 from ..errors import InputError
 from ..images import read_image
 from ..runtime.detector import preprocess
@@ -83,11 +84,13 @@ def calibration_inputs(files: Sequence[str], info: ModelInfo) -> Iterator[np.nda
     count = 0
     for file in tqdm(files, desc="calibration", unit="image"):
         with contextlib.suppress(InputError):
-            image = preprocess(read_image(file), info)
+            image = read_image(file)
+            check_content(file, image)
+            pixels = preprocess(image, info)
             count += 1
-            yield image
+            yield pixels
     if not count:
-        raise InputError("int8 needs images to calibrate on, and none could be read")
+        raise InputError("int8 needs images to calibrate on, and none could be used")
 
 
 class _Reader(CalibrationDataReader):
