@@ -108,7 +108,8 @@ class Annotator:
         rate = self.video.get(cv2.CAP_PROP_FPS)
         name = os.path.splitext(os.path.basename(file))[0] + ".mp4"
         # OpenCV tells the kind of file by its suffix.
-        temporary = os.path.join(self.output, f"{name}.{os.getpid()}.tmp.mp4")
+        target = os.path.join(self.output, name)
+        temporary = f"{target}.{os.getpid()}.tmp.mp4"
         writer, records = cv2.VideoWriter(), []
         try:
             with tqdm(total=max(expected, 0) or None, unit="frame") as progress:
@@ -135,8 +136,8 @@ class Annotator:
                 )
             # OpenCV does not tell when the disk is full.
             if cv2.VideoCapture(temporary).get(cv2.CAP_PROP_FRAME_COUNT) != len(records):
-                raise InputError(f"{temporary}: cannot be written whole; is the disk full?")
-            os.replace(temporary, os.path.join(self.output, name))
+                raise InputError(f"{target}: cannot be written whole; is the disk full?")
+            os.replace(temporary, target)
             self.records = records
         finally:
             writer.release()

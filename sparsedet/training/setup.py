@@ -44,8 +44,8 @@ def _check_presence(dataset: str) -> None:
     place = metadata.get("json_file") or metadata.get("dirname")
     if place and "://" not in place and not os.path.exists(place):
         raise InputError(
-            f"DATASETS: {dataset}: there is no {place}; put it there, or set DETECTRON2_DATASETS to "
-            "the folder of the data sets (datasets/README.md)"
+            f"DATASETS: {dataset}: there is no {place}; put it there, or set DETECTRON2_DATASETS "
+            "to the folder of the data sets (datasets/README.md)"
         )
 
 
