@@ -1,15 +1,6 @@
-"""The page itself, a template of Jinja."""
+"""The page itself: a template of Jinja, and what is inline in it."""
 
-# Nothing is loaded from elsewhere. The <input> fills the drop area, and browsers drop into it.
-PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>sparsedet</title>
-<link rel="icon" href="data:,">
-<style>
+STYLE = """
   body { margin: 2rem auto; max-width: 76rem; padding: 0 1.5rem; color: #1d2733;
          background: #f5f6f8; font: 16px/1.5 system-ui, sans-serif }
   h1 { margin: 0 0 1rem; font-size: 1.5rem; overflow-wrap: anywhere }
@@ -33,9 +24,29 @@ PAGE = """\
   small { display: block; font-weight: 400 }
   .better { color: #0a7a3d } .worse { color: #a15c00 }
   footer { margin-top: 1.5rem }
-</style>
+"""
+
+SCRIPT = """
+  const form = document.forms[0];
+  addEventListener("pageshow", () => { form.reset(); document.body.className = ""; });
+  form.picture.addEventListener("change", () => {
+    document.body.className = "busy";
+    form.submit();
+  });
+"""
+
+# Nothing is loaded from elsewhere. The <input> fills the drop area, and browsers drop into it.
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>sparsedet</title>
+<link rel="icon" href="data:,">
+<style>{{ style | safe }}</style>
 </head>
-<body onpageshow="document.forms[0].reset(); this.className = ''">
+<body>
 {% macro ratio(first, value, better, worse) %}
   {% set times = first / value %}
   {% if times >= 1 %}<small class="better">{{ "%.1f" | format(times) }}x {{ better }}</small>
@@ -46,8 +57,7 @@ PAGE = """\
   <label class="drop">
     <span class="idle">Drop a picture here, or <u>choose one</u></span>
     <span class="wait">Detecting ...</span>
-    <input type="file" name="picture" accept="image/*" aria-label="Picture"
-           onchange="document.body.className = 'busy'; this.form.submit()">
+    <input type="file" name="picture" accept="image/*" aria-label="Picture">
   </label>
 </form>
 {% if error %}<p class="error" role="alert">{{ error }}</p>{% endif %}
@@ -75,6 +85,7 @@ PAGE = """\
 {% endif %}
 <footer>{{ note }}. Time: from pixels to detections, the median of {{ runs }} runs after one to
 warm up, the models in turn.</footer>
+<script>{{ script | safe }}</script>
 </body>
 </html>
 """

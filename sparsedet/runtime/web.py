@@ -22,13 +22,21 @@ from ..extras import require
 from ..images import read_image
 from ..timing import milliseconds, take_turns
 from .annotate import Detect, annotate
-from .page import PAGE
+from .guard import LARGEST, protect
+from .page import PAGE, SCRIPT, STYLE
 
 if TYPE_CHECKING:
     from flask import Flask
 
 RUNS = 5
 LONGER_SIDE = 640  # pixels, to which smaller pictures are enlarged, for labels in proportion
+LARGEST_SIDE = 8192  # to which larger ones shrink, when shown: browsers and JPEG have their limits
+
+REFUSALS = {
+    400: "no picture came with the form; choose one",
+    413: f"a picture may have {LARGEST // 2**20} MB at most",
+    500: "a model failed on this picture; the terminal says why",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ class Result:
     """What a model found in a picture.
 
     Attributes:
-        picture: (H, W, 3) uint8, BGR, with the detections; a small one is enlarged.
+        picture: (H, W, 3) uint8, BGR, with the detections; a small one is enlarged, a huge one
+            reduced.
         count: of the detections.
         ms: median milliseconds from pixels to detections.
     """
@@ -81,12 +90,11 @@ def detect_side_by_side(models: Sequence[Model], image: np.ndarray) -> list[Resu
     found = [model.detect(image) for model in models]
     calls = [partial(milliseconds, model.detect, [image]) for model in models]
     times = zip(*take_turns(calls, RUNS, warmup=0))
-    scale = max(1, round(LONGER_SIDE / max(image.shape[:2])))
-    picture = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    picture, scale = presentable(image)
     return [
         Result(
             model,
-            annotate(picture, replace(detections, boxes=detections.boxes * scale)),
+            annotate(picture, replace(detections, boxes=detections.boxes * [*scale, *scale])),
             len(detections),
             statistics.median(ms),
         )
@@ -94,8 +102,22 @@ def detect_side_by_side(models: Sequence[Model], image: np.ndarray) -> list[Resu
     ]
 
 
+def presentable(image: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """The image in a size that can be shown, and by what x and y have grown."""
+    height, width = image.shape[:2]
+    longer = max(height, width)
+    factor: float = max(1, round(LONGER_SIDE / longer))
+    if longer > LARGEST_SIDE:
+        factor = LARGEST_SIDE / longer
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    method = cv2.INTER_CUBIC if factor >= 1 else cv2.INTER_AREA
+    return cv2.resize(image, size, interpolation=method), (size[0] / width, size[1] / height)
+
+
 def create_app(models: Sequence[Model], note: str) -> Flask:
     """The page, at "/": a GET asks for a picture, a POST of one shows it; 422 if it is unusable.
+
+    It answers only to this machine and only to itself; see :func:`~.guard.protect`.
 
     Args:
         models: the first is the one that the others are compared with.
@@ -106,10 +128,20 @@ def create_app(models: Sequence[Model], note: str) -> Flask:
     """
     flask = require("flask", "the page")
     app = flask.Flask(__name__)
+    protect(app, SCRIPT, STYLE)
+    from werkzeug.exceptions import HTTPException  # Flask's
+
     lock = Lock()  # pictures wait for each other, and times stay true
 
     def page(**result: object) -> str:
-        return flask.render_template_string(PAGE, models=models, note=note, runs=RUNS, **result)
+        inline = {"script": SCRIPT, "style": STYLE}
+        return flask.render_template_string(
+            PAGE, models=models, note=note, runs=RUNS, **inline, **result
+        )
+
+    @app.errorhandler(HTTPException)
+    def fail(error: HTTPException) -> tuple[str, int]:
+        return page(error=REFUSALS.get(error.code, error.description)), error.code
 
     @app.get("/")
     def ask() -> str:
