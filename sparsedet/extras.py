@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import traceback
 from types import ModuleType
 
 from .errors import InputError
@@ -54,10 +56,23 @@ def require(module: str, what: str) -> ModuleType:
 def needs(error: ImportError) -> str | None:
     """Of a library that is missing, as 'needs openvino: pip install "sparsedet[openvino]"'.
 
-    None for any other error, and for a library that is in no table.
+    Or of OpenCV with windows on a machine without a display. None for any other error, and for a
+    library that is in no table.
     """
+    if "cannot open shared object file" in str(error) and _imports(error, "cv2"):
+        library = str(error).partition(":")[0]
+        return (
+            f"needs OpenCV without windows, for there is no {library} here: "
+            "pip uninstall opencv-python; pip install --force-reinstall opencv-python-headless"
+        )
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return None
     if error.name in EXTRAS:
         return f'needs {error.name}: pip install "sparsedet[{EXTRAS[error.name]}]"'
     return OTHERS.get(error.name)
+
+
+def _imports(error: ImportError, name: str) -> bool:
+    """Whether it was raised as the package ``name`` was imported."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(f"{os.sep}{name}{os.sep}" in frame.filename for frame in frames)

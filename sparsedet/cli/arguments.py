@@ -26,7 +26,7 @@ def detection_parser(doc: str) -> argparse.ArgumentParser:
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """What runs an exported file, and how."""
     parser.add_argument("--engine", choices=ENGINES, default="onnxruntime")
-    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: all)")
+    parser.add_argument("--threads", type=threads, metavar="N", help="of the CPU (default: all)")
     parser.add_argument(
         "--precision",
         choices=dict.fromkeys(chain(*PRECISIONS.values())),
@@ -60,4 +60,11 @@ def positive(text: str) -> int:
     """The type of an argument that is an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return int(text)
+
+
+def threads(text: str) -> int:
+    """The type of an argument that is a number of threads which can be started."""
+    if positive(text) > 1024:
+        raise argparse.ArgumentTypeError(f"{text} threads are more than 1024")
     return int(text)

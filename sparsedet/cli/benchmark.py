@@ -51,7 +51,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..reports.benchmark import benchmark_table, plot_benchmark
 from ..timing import environment
-from .arguments import positive
+from .arguments import positive, threads
 
 SEVERAL = ("size", "proposals", "batch", "threads")  # of which one may have several values
 
@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
         ("size", _size, (600, 1000), "HEIGHTxWIDTH"),
         ("proposals", positive, 300, "N"),
         ("batch", positive, 1, "N"),
-        ("threads", positive, torch.get_num_threads(), "N"),
+        ("threads", threads, torch.get_num_threads(), "N"),
     ):
         parser.add_argument(f"--{name}", nargs="+", type=parse, default=[default], metavar=metavar)
     parser.add_argument("--rounds", type=positive, default=10, metavar="N", help="timed ones")

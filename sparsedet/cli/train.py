@@ -47,6 +47,8 @@ def main() -> None:
     args = parser.parse_args()
     if not args.config_file:
         parser.error("--config-file is required")
+    if args.num_gpus < 1:
+        parser.error("--num-gpus must be at least 1")
     device = load_config(args.config_file, args.opts).MODEL.DEVICE
     launch(
         train,

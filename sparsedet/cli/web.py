@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+from collections.abc import Sequence
 
 from ..errors import InputError
 from ..runtime.detector import Detector
@@ -42,26 +43,42 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    models = [load_model(path, args) for path in args.model]
+    models = [
+        load_model(path, name, args) for path, name in zip(args.model, short_names(args.model))
+    ]
     engine = args.engine if args.precision == "f32" else f"{args.engine} in {args.precision}"
     app = create_app(
         models,
         f"{engine}, threads: {args.threads or 'all'}; "
         f"detections above a score of {args.confidence_threshold}",
     )
-    from werkzeug.serving import make_server  # Flask's; there is none without it
+    from werkzeug.serving import WSGIRequestHandler, make_server  # Flask's; none without it
+
+    class Handler(WSGIRequestHandler):
+        timeout = 60  # seconds without a byte; an upload that stands still is in the way of others
 
     try:
         listener = socket.create_server((HOST, args.port))
     except OSError as error:
         raise InputError(f"--port {args.port}: {error.strerror}; choose another") from error
     with listener:
-        server = make_server(HOST, args.port, app, threaded=True, fd=listener.fileno())
+        server = make_server(
+            HOST, args.port, app, threaded=True, fd=listener.fileno(), request_handler=Handler
+        )
         print(f"the page is http://{HOST}:{server.port} until Ctrl-C", flush=True)
         server.serve_forever()
 
 
-def load_model(path: str, args: argparse.Namespace) -> Model:
+def load_model(path: str, name: str, args: argparse.Namespace) -> Model:
     detector = Detector(path, args.engine, args.threads, args.precision)
     files = [path, path[:-4] + ".bin"] if path.endswith(".xml") else [path]
-    return Model(path, detector.above(args.confidence_threshold), sum(map(os.path.getsize, files)))
+    return Model(name, detector.above(args.confidence_threshold), sum(map(os.path.getsize, files)))
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The names of files without their folders, which nobody but their owner is to see."""
+    names = [os.path.basename(path) for path in paths]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[:i].count(name) + 1})"
+        for i, name in enumerate(names)
+    ]

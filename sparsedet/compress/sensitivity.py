@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ..errors import InputError
 from ..hooks import attached, evaluating
 from .observe import Forward, call_model
 
@@ -79,6 +80,9 @@ def output_sensitivities(
 
     Returns:
         one for each layer on which the answers depend
+
+    Raises:
+        InputError: gradients are not finite.
     """
     answers, sums = list(answers), {}
     generator = torch.Generator().manual_seed(0)
@@ -87,6 +91,11 @@ def output_sensitivities(
             for name, gradient in _gradients(model, layers, answers, batch, forward, generator):
                 channels = 1 if isinstance(layers[name], nn.Conv2d) else -1
                 rows = gradient.movedim(channels, -1).flatten(0, -2)
+                if not rows.isfinite().all():
+                    raise InputError(
+                        f"{name}: the answers do not depend on it in finite numbers; check that "
+                        "the weights are trained and that the inputs are preprocessed as they need"
+                    )
                 sums[name] = sums.get(name, 0.0) + (rows.T @ rows).double()
     return {name: Sensitivity(matrix) for name, matrix in sums.items() if matrix.any()}
 

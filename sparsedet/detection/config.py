@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from ..errors import InputError
 from ..images import CHANNELS
 from ..modeling import sparsified_config
 from ..yaml_files import read_with_base
+from .values import check_values
 
 FINETUNING = 4
 """A compressed model is fine-tuned for this share of the dense model's schedule."""
@@ -35,11 +37,13 @@ def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
         opts: KEY VALUE KEY VALUE ...
 
     Raises:
-        InputError: no such file, not yaml, a key that does not exist, a value of another type, an
-            INPUT.FORMAT that is neither BGR nor RGB.
+        InputError: no such file, not yaml, a key that does not exist, a value of another type, of
+            no number or out of range, a name that is not registered, an INPUT.FORMAT that is
+            neither BGR nor RGB.
     """
     path, cfg = os.fspath(path), get_cfg()
     add_sparsedet_config(cfg)
+    defaults = cfg.clone()
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such config file")
     if len(opts) % 2:
@@ -51,12 +55,13 @@ def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
         raise InputError(f"{path}: {_explain(error, cfg)}") from error
     try:
         cfg.merge_from_list(list(opts))
-    except (KeyError, ValueError, AssertionError) as error:
+    except Exception as error:  # yacs evaluates the texts, as Python's literals
         raise InputError(f"{' '.join(opts)}: {_explain(error, cfg)}") from error
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         logging.getLogger(__name__).warning("no GPU is available: MODEL.DEVICE is cpu")
         cfg.MODEL.DEVICE = "cpu"
     check_input_format(cfg)
+    check_values(cfg, defaults)
     register_datasets(cfg)
     return cfg
 
@@ -94,6 +99,17 @@ def _one_line(error: Exception) -> str:
 def _explain(error: Exception, cfg: CfgNode) -> str:
     """One line of what yacs said, with the nearest existing key where a key does not exist."""
     text = _one_line(error)
+    mismatch = re.match(
+        r"Type mismatch \(<class '(.*?)'>.*\) with values \((.*) vs. (.*)\) for config key: (.*)",
+        text,
+    )
+    if mismatch:
+        kind, example, value, key = mismatch.groups()
+        if kind.endswith("CfgNode"):
+            return f"{key} is {value}; it has keys of its own, to be named one by one"
+        return f"{key} is {value}; expected a value of type {kind}, such as {example}"
+    if isinstance(error, TypeError):
+        return "a key goes on below one that has a value, not keys"
     if not text.startswith("Non-existent"):
         return text
     close = difflib.get_close_matches(text.split()[-1], _keys(cfg), n=1, cutoff=0.6)

@@ -38,8 +38,8 @@ def load_images(
         smallest_side: of the resized image; a narrower one counts as one that cannot be read.
 
     Raises:
-        InputError: no image there, or more than half of those that were drawn cannot be read;
-            INPUT.FORMAT is none that images are read in.
+        InputError: no image there, or more than half of those that were drawn cannot be read or
+            are of one colour; INPUT.FORMAT is none that images are read in.
     """
     check_input_format(cfg)
     if count < 1:
@@ -63,22 +63,33 @@ def load_images(
     images, problems = [], []
     for file in tqdm(files, desc="reading images", unit="image", disable=not progress):
         try:
-            images.append(_prepare(file, cfg.INPUT, resize, smallest_side))
+            image = read_image(file, cfg.INPUT.FORMAT)
+            check_content(file, image)
+            images.append(_prepare(file, image, cfg.INPUT, resize, smallest_side))
         except InputError as error:
             problems.append(str(error))
     if problems:
-        message = f"{len(problems)} of {len(files)} images cannot be read; first: {problems[0]}"
+        message = f"{len(problems)} of {len(files)} images cannot be used; first: {problems[0]}"
         if 2 * len(problems) > len(files):
             raise InputError(f"calibration: {message}")
         logger.warning("calibration goes on without some: %s", message)
     return images
 
 
+def check_content(file: str, image: np.ndarray) -> None:
+    """Raise InputError for an image of one colour, from which no layer can be calibrated."""
+    if (image == image[0, 0]).all():
+        raise InputError(f"{file}: all of one colour, which calibrates nothing")
+
+
 def _prepare(
-    file: str, settings: CfgNode, resize: T.Augmentation, smallest_side: int
+    file: str,
+    image: np.ndarray,
+    settings: CfgNode,
+    resize: T.Augmentation,
+    smallest_side: int,
 ) -> list[dict[str, Any]]:
     """As detectron2's predictor does; bytes, for all images are held at once."""
-    image = read_image(file, settings.FORMAT)
     height, width = image.shape[:2]
     resized = resized_shape(height, width, settings.MIN_SIZE_TEST, settings.MAX_SIZE_TEST)
     if min(resized) < smallest_side:

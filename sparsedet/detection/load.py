@@ -10,6 +10,7 @@ from torch import nn
 
 from ..checkpoint import SparseDetCheckpointer
 from ..errors import InputError
+from .build import building
 from .classes import check_test_classes
 from .config import check_input_format, load_config
 
@@ -26,8 +27,8 @@ def load_model(
         weights: a checkpoint; by default MODEL.WEIGHTS of the config.
 
     Raises:
-        InputError: the config is not one, or the weights are not there or do not fit it, or are for
-            other classes than those of its DATASETS.TEST.
+        InputError: the config is not one or describes no model, or the weights are not there or do
+            not fit it, or are for other classes than those of its DATASETS.TEST.
     """
     if isinstance(config, (str, os.PathLike)):
         cfg = load_config(config)
@@ -39,7 +40,8 @@ def load_model(
     if weights is not None:
         cfg.defrost()
         cfg.MODEL.WEIGHTS = os.fspath(weights)
-    model = build_model(cfg)
+    with building("the model"):
+        model = build_model(cfg)
     SparseDetCheckpointer(model, strict=True).load(cfg.MODEL.WEIGHTS)
     try:
         check_test_classes(cfg, model)

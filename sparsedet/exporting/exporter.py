@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..extras import require
 from ..runtime.model_info import KEY, ModelInfo
 from ..runtime.seal import seal
+from ..telemetry import require_engine
 from .equalize import equalize_
 from .graph import DetectionGraph
 
@@ -54,11 +55,12 @@ def export_graph(
         InputError: a model or an operator that cannot be exported, a library that is missing,
             no image that can be read.
     """
-    needed = {"onnx": True, "openvino": path.endswith(".xml"), "onnxruntime": precision == "int8"}
-    for name, is_needed in needed.items():
-        if is_needed:
-            require(name, f"exporting to {path}")
     eight_bits = precision == "int8"
+    require("onnx", f"exporting to {path}")
+    if path.endswith(".xml"):
+        require_engine("openvino", f"exporting to {path}")
+    if eight_bits:
+        require_engine("onnxruntime", f"exporting to {path}")
     graph = DetectionGraph(copy.deepcopy(model) if eight_bits else model)
     info = ModelInfo(
         class_names=list(class_names),
@@ -135,14 +137,16 @@ def _save(traced: str, path: str, info: ModelInfo) -> None:
     model = onnx.load(traced)
     onnx.helper.set_model_props(model, {KEY: info.to_json()})
     if path.endswith(".xml"):
-        import openvino
-
+        openvino = require_engine("openvino", f"exporting to {path}")
         onnx.save(model, traced)
         # convert_model simplifies the graph: int8 loads in half of the time and runs no slower. But
         # after it OpenVINO 2026.4 runs RoIAlign in bf16 on another layout, 20 times slower.
         simplify = info.precision == "int8"
         converted = (openvino.convert_model if simplify else openvino.Core().read_model)(traced)
-        openvino.save_model(converted, path, compress_to_fp16=info.precision == "f16")
+        try:
+            openvino.save_model(converted, path, compress_to_fp16=info.precision == "f16")
+        except RuntimeError as error:  # it says no more than iostream error
+            raise OSError("is the disk full?") from error
     else:
         if info.precision == "f16":
             _store_in_half(model)

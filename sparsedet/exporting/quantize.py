@@ -8,14 +8,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
+from ..detection.images import check_content
 from ..errors import InputError
 from ..images import read_image
 from ..runtime.detector import preprocess
 from ..runtime.model_info import ModelInfo
+from ..telemetry import require_engine
+
+quantization = require_engine("onnxruntime.quantization", "eight bits")
+shape_inference = require_engine("onnxruntime.quantization.shape_inference", "eight bits")
 
 PARTS = ("/backbone/", "/rpn_head/", "/box_head/")
 # Those between the layers, too: otherwise each layer would go to f32 and back. A ReLU becomes part
@@ -37,8 +40,8 @@ def quantize(path: str, inputs: Iterator[np.ndarray]) -> str:
     """
     prepared, quantized = (f"{os.path.splitext(path)[0]}-{name}.onnx" for name in ("plain", "int8"))
     # Folds what is constant; without it biases that layers share would stay in f32.
-    quant_pre_process(path, prepared, skip_symbolic_shape=True)
-    quantize_static(
+    shape_inference.quant_pre_process(path, prepared, skip_symbolic_shape=True)
+    quantization.quantize_static(
         prepared,
         quantized,
         _Reader(inputs),
@@ -50,8 +53,8 @@ def quantize(path: str, inputs: Iterator[np.ndarray]) -> str:
             and not any(f"/{layer}/" in node.name for layer in LAST_LAYERS)
         ],
         per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
         extra_options={"CalibMovingAverage": True},
     )
     model = onnx.load(quantized)
@@ -83,14 +86,16 @@ def calibration_inputs(files: Sequence[str], info: ModelInfo) -> Iterator[np.nda
     count = 0
     for file in tqdm(files, desc="calibration", unit="image"):
         with contextlib.suppress(InputError):
-            image = preprocess(read_image(file), info)
+            image = read_image(file)
+            check_content(file, image)
+            pixels = preprocess(image, info)
             count += 1
-            yield image
+            yield pixels
     if not count:
-        raise InputError("int8 needs images to calibrate on, and none could be read")
+        raise InputError("int8 needs images to calibrate on, and none could be used")
 
 
-class _Reader(CalibrationDataReader):
+class _Reader(quantization.CalibrationDataReader):
     def __init__(self, inputs: Iterator[np.ndarray]):
         self.inputs = inputs
 

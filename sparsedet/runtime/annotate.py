@@ -50,7 +50,7 @@ class Annotator:
         self.records: list[dict] = []
 
     def run(self, detect: Detect) -> None:
-        """Detect, write, and print a summary; what was done is there after an interrupt, too.
+        """Detect, write, and print a summary; pictures that were done are there after an interrupt.
 
         Raises:
             InputError: at the end, naming the inputs that could not be read.
@@ -102,13 +102,15 @@ class Annotator:
             self.records.append({"output": name, **record(file, image, found)})
 
     def _run_video(self, detect: Detect) -> None:
+        """All of the video or nothing: half a video would look like the whole one."""
         (file,) = self.files
         expected = int(self.video.get(cv2.CAP_PROP_FRAME_COUNT))  # an estimate; <= 0 if unknown
         rate = self.video.get(cv2.CAP_PROP_FPS)
         name = os.path.splitext(os.path.basename(file))[0] + ".mp4"
         # OpenCV tells the kind of file by its suffix.
-        temporary = os.path.join(self.output, f"{name}.{os.getpid()}.tmp.mp4")
-        writer = cv2.VideoWriter()
+        target = os.path.join(self.output, name)
+        temporary = f"{target}.{os.getpid()}.tmp.mp4"
+        writer, records = cv2.VideoWriter(), []
         try:
             with tqdm(total=max(expected, 0) or None, unit="frame") as progress:
                 while (frame := self.video.read()[1]) is not None:
@@ -123,16 +125,24 @@ class Annotator:
                         if not writer.open(temporary, codec, fps, size):
                             raise InputError(f"{temporary}: OpenCV cannot write an mp4 video here")
                     writer.write(annotate(frame, found))
-                    self.records.append(
-                        {"output": name, "frame": len(self.records), **record(file, frame, found)}
+                    records.append(
+                        {"output": name, "frame": len(records), **record(file, frame, found)}
                     )
                     progress.update()
+            writer.release()
+            if len(records) < max(1, 0.95 * expected):
+                raise InputError(
+                    f"{file}: damaged after frame {len(records)} of {expected}; nothing was written"
+                )
+            # OpenCV does not tell when the disk is full.
+            if cv2.VideoCapture(temporary).get(cv2.CAP_PROP_FRAME_COUNT) != len(records):
+                raise InputError(f"{target}: cannot be written whole; is the disk full?")
+            os.replace(temporary, target)
+            self.records = records
         finally:
-            if writer.isOpened():
-                writer.release()
-                os.replace(temporary, os.path.join(self.output, name))
-        if len(self.records) < max(1, 0.95 * expected):
-            self.problems.append(f"{file}: damaged after frame {len(self.records)} of {expected}")
+            writer.release()
+            if os.path.exists(temporary):
+                os.remove(temporary)
 
 
 def record(file: str, image: np.ndarray, found: Detections) -> dict:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import InputError
-from ..extras import require
+from ..telemetry import require_engine
 from .model_info import KEY
 
 # Pixels (H, W, 3) uint8 to the graph's outputs: boxes, scores and classes.
@@ -43,7 +43,7 @@ def load_graph(
 
 
 def _onnxruntime(path: str, threads: int | None, precision: str) -> tuple[Graph, str]:
-    onnxruntime = require("onnxruntime", f"{path}: running it")
+    onnxruntime = require_engine("onnxruntime", f"{path}: running it")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     if threads:
@@ -54,7 +54,7 @@ def _onnxruntime(path: str, threads: int | None, precision: str) -> tuple[Graph,
 
 
 def _openvino(path: str, threads: int | None, precision: str) -> tuple[Graph, str]:
-    openvino = require("openvino", f"{path}: running it")
+    openvino = require_engine("openvino", f"{path}: running it")
     core = openvino.Core()
     # Without bf16 it would compute in f32, and not say so.
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

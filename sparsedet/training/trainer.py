@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..checkpoint import SparseDetCheckpointer, model_class_names
 from ..data import CheckedDatasetMapper
 from ..data.class_order import training_records
+from ..detection.build import building
 from ..detection.classes import training_class_names
 from ..detection.predictor import refuse_narrow
 from ..evaluation import build_evaluator
@@ -75,9 +76,15 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        model = super().build_model(cfg)
+        with building("the model"):
+            model = super().build_model(cfg)
         model.register_forward_pre_hook(refuse_narrow)
         return model
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
+        with building("the schedule"):
+            return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):

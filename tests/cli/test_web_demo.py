@@ -1,6 +1,7 @@
 """The page of tools/web_demo.py: what is measured, what is shown, and in a browser where one is."""
 
 import base64
+import hashlib
 import io
 import os
 import re
@@ -8,6 +9,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -18,8 +21,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from sparsedet import timing
+from sparsedet.cli.web import short_names
 from sparsedet.errors import InputError
-from sparsedet.runtime import web
+from sparsedet.runtime import guard, web
 from sparsedet.runtime.annotate import annotate
 from sparsedet.runtime.detector import Detector
 from sparsedet.runtime.model_info import KEY, ModelInfo
@@ -169,6 +173,119 @@ def test_one_line_for_a_picture_that_cannot_be_used_and_the_server_goes_on(clien
         assert answer.status_code == 422 and line.startswith(message)
         assert os.sep not in line and not shown(answer.text)
         assert upload(client, good).status_code == 200
+
+
+def test_other_sites_get_nothing(client):
+    """A rebound name comes with its own Host, a post of another page with that page's Origin."""
+
+    def post(headers):
+        data = {"picture": (io.BytesIO(file_of(picture())), "photo.png")}
+        return client.post("/", data=data, headers=headers)
+
+    for headers in (
+        {"Host": "evil.example"},
+        {"Host": "evil.example:8000"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "[::"},
+        {"Host": ""},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:1"},
+        {"Origin": "https://localhost"},
+    ):
+        for answer in (client.get("/", headers=headers), post(headers)):
+            assert answer.status_code == 403, headers
+            assert answer.text.count("\n") == 1 and "onnx" not in answer.text
+    assert post({"Host": "127.0.0.1:8000", "Origin": "http://127.0.0.1:8000"}).status_code == 200
+
+
+def test_the_browser_is_told_to_run_nothing_else(client):
+    answer = client.get("/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    for kind in ("script", "style"):
+        (text,) = re.findall(f"<{kind}>(.*)</{kind}>", answer.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert " on" not in re.sub(r"<(script|style)>.*?</\1>|>[^<]*<", "", answer.text, flags=re.S)
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def alert(answer):
+    """The one line of a page that refuses, and that nothing is shown."""
+    (line,) = re.findall(r'role="alert">(.*)</p>', answer.text)
+    assert not shown(answer.text)
+    return line
+
+
+def test_a_picture_too_large_and_a_form_without_one(client):
+    client.application.config["MAX_CONTENT_LENGTH"] = 1000
+    answer = upload(client, bytes(2000))
+    assert answer.status_code == 413 and alert(answer) == "a picture may have 64 MB at most"
+    answer = client.post("/", data={})
+    assert answer.status_code == 400 and alert(answer).startswith("no picture came with the form")
+
+
+def test_no_more_work_at_once_than_there_is_room_for(models):
+    pytest.importorskip("flask")
+    entered, go_on = threading.Event(), threading.Event()
+
+    def detect(image):
+        entered.set()
+        assert go_on.wait(30)
+        return models[0].detect(image)
+
+    app = web.create_app([web.Model("slow", detect, 1)], "")
+    data = file_of(picture())
+    with ThreadPoolExecutor(guard.AT_ONCE) as pool:
+        taken = [pool.submit(lambda: upload(app.test_client(), data)) for _ in range(guard.AT_ONCE)]
+        assert entered.wait(30)
+        while True:  # until all of them hold a slot
+            answer = upload(app.test_client(), b"no image")
+            if answer.status_code == 503:
+                break
+        assert alert(answer) == "4 pictures are at work already; try again soon"
+        assert app.test_client().get("/").status_code == 200
+        go_on.set()
+        assert [answer.result().status_code for answer in taken] == [200] * guard.AT_ONCE
+    assert upload(app.test_client(), data).status_code == 200
+
+
+def test_a_model_that_fails_ends_in_one_line(models):
+    pytest.importorskip("flask")
+
+    def fail(image):
+        raise RuntimeError("of /home/somebody/model.onnx")
+
+    client = web.create_app([web.Model("broken", fail, 1)], "").test_client()
+    for _ in range(guard.AT_ONCE + 1):  # each gives its place back
+        answer = upload(client, file_of(picture()))
+        assert answer.status_code == 500 and alert(answer).startswith("a model failed")
+        assert "somebody" not in answer.text
+
+
+@pytest.mark.parametrize("size", [(70_000, 8), (8, 70_000)])
+def test_a_picture_beyond_what_jpeg_holds_is_shown_smaller(client, size):
+    width, height = size
+    answer = upload(client, file_of(np.full((height, width, 3), 90, np.uint8)))
+    assert answer.status_code == 200 and f"{width} x {height} pixels" in answer.text
+    for image in shown(answer.text):
+        assert max(image.shape) == web.LARGEST_SIDE and min(image.shape[:2]) == 1
+
+
+def test_a_large_picture_shrinks_with_its_boxes(models, monkeypatch):
+    monkeypatch.setattr(web, "LARGEST_SIDE", 640)
+    (result,) = web.detect_side_by_side(models[:1], np.zeros((960, 1280, 3), np.uint8))
+    assert result.picture.shape == (480, 640, 3)
+    boxes = []
+    monkeypatch.setattr(web, "annotate", lambda image, found: boxes.append(found.boxes) or image)
+    web.detect_side_by_side(models[:1], np.zeros((960, 1280, 3), np.uint8))
+    np.testing.assert_allclose(boxes[0], np.float32([[2, 3, 20, 15], [30, 5, 60, 40]]) / 2)
+
+
+def test_the_folders_of_models_are_not_shown(tmp_path):
+    paths = [str(tmp_path / "a" / "model.onnx"), "model.onnx", "b/other.onnx"]
+    assert short_names(paths) == ["model.onnx (1)", "model.onnx (2)", "other.onnx"]
 
 
 def test_refusals_in_one_line(files, monkeypatch, run_tool, tmp_path):

@@ -235,9 +235,9 @@ def test_images_that_cannot_be_read_are_counted(photos, caplog):
         (photos / name).write_bytes((photos / name).read_bytes()[:200])
     with caplog.at_level(logging.WARNING):
         assert len(load_images(_config(), str(photos), 100)) == 3
-    assert "3 of 6 images cannot be read; first: " in caplog.text and "1.png" in caplog.text
+    assert "3 of 6 images cannot be used; first: " in caplog.text and "1.png" in caplog.text
     (photos / "0.png").write_bytes(b"")
-    with pytest.raises(InputError, match="4 of 6 images cannot be read; first: .*0.png: empty"):
+    with pytest.raises(InputError, match="4 of 6 images cannot be used; first: .*0.png: empty"):
         load_images(_config(), str(photos), 100)
 
 

@@ -184,7 +184,7 @@ def test_eight_bits_are_rounded_once(reduced):
 
 
 def test_eight_bits_need_images(sparse, tmp_path):
-    with pytest.raises(InputError, match="none could be read"):
+    with pytest.raises(InputError, match="none could be used"):
         sparse.export(tmp_path / "model.onnx", precision="int8", images=["gone.jpg"])
     assert not (tmp_path / "model.onnx").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
 import json
@@ -17,10 +18,12 @@ from pathlib import Path
 import detectron2
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, MapDataset, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.engine import launch
+from detectron2.engine import hooks, launch
 from detectron2.evaluation import COCOEvaluator
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
@@ -40,8 +43,10 @@ ours = (installer.installed_version(installer.DISTRIBUTION) or "").find("+sparse
 only_ours = pytest.mark.skipif(not ours, reason="detectron2 was not installed by the script")
 
 
-def run_script(**environment: str) -> subprocess.CompletedProcess:
-    env = {**os.environ, "PIP_NO_INDEX": "1", **environment}
+def run_script(first: Path | None = None) -> subprocess.CompletedProcess:
+    """Run it without an index, and with the modules of the folder ``first`` before all others."""
+    path = filter(None, (first and str(first), os.environ.get("PYTHONPATH")))
+    env = {**os.environ, "PIP_NO_INDEX": "1", "PYTHONPATH": os.pathsep.join(path)}
     return subprocess.run([sys.executable, SCRIPT], env=env, capture_output=True, text=True)
 
 
@@ -136,7 +141,7 @@ def test_without_the_package_index_one_line_says_so(tmp_path, monkeypatch):
 def test_missing_torch_is_one_line(tmp_path):
     for package in ("torch", "detectron2"):
         (tmp_path / f"{package}.py").write_text("raise ImportError('gone for the test')\n")
-    result = run_script(PYTHONPATH=str(tmp_path))
+    result = run_script(tmp_path)
     assert_one_error_line(result, "torch", "gone for the test", "pip install torch torchvision")
 
 
@@ -144,11 +149,37 @@ def test_broken_detectron2_is_named_and_refused(tmp_path):
     if installer.is_outdated():
         pytest.skip("the script would replace its own older wheel")
     (tmp_path / "detectron2.py").write_text("raise ImportError('broken for the test')\n")
-    result = run_script(PYTHONPATH=str(tmp_path))
+    result = run_script(tmp_path)
     assert_one_error_line(result, "does not work", "broken for the test", "uninstall")
 
 
+def test_a_detectron2_that_lacks_pkg_resources_is_told_what_to_install(tmp_path):
+    if installer.is_outdated():
+        pytest.skip("the script would replace its own older wheel")
+    (tmp_path / "detectron2.py").write_text("import pkg_resources\n")
+    (tmp_path / "pkg_resources.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'pkg_resources'\")\n"
+    )
+    result = run_script(tmp_path)
+    assert_one_error_line(result, "pkg_resources", 'pip install "setuptools<82" "iopath<0.1.10"')
+
+
 # --- the detectron2 that is installed ---
+
+
+def test_the_probe_imports_whatever_the_package_does():
+    used = set()
+    for path in (SCRIPT.parents[2] / "sparsedet").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                used.add(node.module)
+            elif isinstance(node, ast.Import):
+                used.update(alias.name for alias in node.names)
+    used = {name for name in used if name.partition(".")[0] == "detectron2"}
+    code = f"{installer.PROBE}\nprint(*({used!r} - set(sys.modules)))"
+    result = installer.run_code(code)
+    assert result.returncode == 0, result.stderr
+    assert "detectron2.engine" in used and result.stdout.split() == [detectron2.__version__]
 
 
 def test_working_detectron2_is_left_alone():
@@ -227,3 +258,41 @@ def test_no_removed_name_is_left():
     for path in root.rglob("*.py"):
         match = removed.search(path.read_text())
         assert not match, f"{path.relative_to(root)}: {match.group()}"
+
+
+# --- mends that only use shows ---
+
+only_current = pytest.mark.skipif(
+    not ours or installer.is_outdated(), reason="detectron2 was not installed by this script"
+)
+
+
+@only_current
+def test_another_image_takes_the_place_of_one_that_gives_nothing():
+    dataset = MapDataset(list(range(6)), lambda value: None if value < 5 else value)
+    assert dataset[0] == 5
+
+
+@only_current
+def test_a_scheduler_of_torch_goes_into_checkpoints():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step()
+    state = hooks.LRScheduler(optimizer, scheduler).state_dict()
+    assert state["last_epoch"] == 3
+    again = torch.optim.lr_scheduler.StepLR(optimizer, 2)
+    hooks.LRScheduler(optimizer, again).load_state_dict(state)
+    assert again.last_epoch == 3
+
+
+@only_current
+def test_heads_of_one_stage_detectors_take_group_norm():
+    shapes = [ShapeSpec(channels=64, stride=8)]
+    head = FCOSHead(input_shape=shapes, num_classes=2, conv_dims=[64], prior_prob=0.01, norm="GN")
+    logits, boxes, centreness = head([torch.rand(1, 64, 8, 8)])
+    assert [tuple(x[0].shape) for x in (logits, boxes, centreness)] == [
+        (1, 2, 8, 8), (1, 4, 8, 8), (1, 1, 8, 8)
+    ]  # fmt: skip
+    assert any(isinstance(module, torch.nn.GroupNorm) for module in head.modules())

@@ -173,4 +173,34 @@ MENDS = [
             ),
         ],
     ),
+    (
+        "Python 3.11 draws no sample of a set: another image where one cannot be used",
+        [
+            (
+                "detectron2/data/common.py",
+                "self._rng.sample(self._fallback_candidates, k=1)",
+                "self._rng.sample(list(self._fallback_candidates), k=1)",
+            ),
+        ],
+    ),
+    (
+        "PyTorch 2 derives its schedulers from LRScheduler: checkpoints would lack their state",
+        [
+            (
+                "detectron2/engine/hooks.py",
+                "torch.optim.lr_scheduler._LRScheduler",
+                "torch.optim.lr_scheduler.LRScheduler",
+            ),
+        ],
+    ),
+    (
+        "PyTorch 1.9 refuses 32 groups of one channel, which RetinaNet's and FCOS' head asks for",
+        [
+            (
+                "detectron2/modeling/meta_arch/retinanet.py",
+                "get_norm(norm, 1)",
+                "get_norm(norm, 32)",
+            ),
+        ],
+    ),
 ]

@@ -57,6 +57,9 @@ REQUIREMENTS = [
 # required only where there is none, in the form that needs no display libraries.
 OPENCV = "opencv-python-headless"
 
+# What upstream's main branch needs: pkg_resources, and what its own setup.py asks for.
+OLDER = ('"setuptools<82"', '"iopath<0.1.10"')
+
 # Source folders of the archive and the packages they become, as in detectron2's setup.py.
 PACKAGES = {
     "detectron2": "detectron2",
@@ -68,13 +71,15 @@ PACKAGES = {
 # The digest of the mends is part of the version, so that a wheel with older mends is replaced.
 VERSION = f"{RELEASE}+sparsedet.{hashlib.sha256(repr(MENDS).encode()).hexdigest()[:8]}"
 
-# What must work is what sparsedet uses.
+# What must work is what sparsedet uses; a test holds that it imports nothing that this does not.
 NOT_INSTALLED = 3
 PROBE = f"""
 import importlib.util, sys
 if importlib.util.find_spec("detectron2") is None:
     sys.exit({NOT_INSTALLED})
 import detectron2
+import detectron2.checkpoint, detectron2.data, detectron2.layers, detectron2.structures
+from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
@@ -128,11 +133,17 @@ def require_torch() -> None:
 
 
 def refuse(probe: subprocess.CompletedProcess) -> None:
-    """Say what fails in the detectron2 that is installed, and how to remove it."""
+    """Say what fails in the detectron2 that is installed, and how to mend or remove it."""
+    reason = last_line(probe.stderr)
+    if "pkg_resources" in reason:
+        raise InstallError(
+            f"the detectron2 that is installed does not work ({reason}); its main branch needs "
+            f"what newer releases removed: python -m pip install {' '.join(OLDER)}"
+        )
     names = [name for name in ("detectron2", DISTRIBUTION) if installed_version(name)]
     removal = f"python -m pip uninstall {' '.join(names)}" if names else "delete its folder"
     raise InstallError(
-        f"the detectron2 that is installed does not work ({last_line(probe.stderr)}); "
+        f"the detectron2 that is installed does not work ({reason}); "
         f"remove it ({removal}) and run this again"
     )
 

@@ -25,6 +25,9 @@ import os
 from collections.abc import Mapping
 from itertools import chain
 
+import sparsedet.cli  # noqa: F401  first, for it keeps quiet what detectron2 warns of as it is imported
+
+# isort: split
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
