@@ -52,6 +52,7 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
         result = calibrate_(compact, plan, task, sensitivities, progress)
     else:
         result = project_(compact, plan, task)
+    task.finish(compact)
     latency = compare_latency(
         {
             "dense": lambda batch: task.forward(model, batch),
@@ -69,6 +70,7 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
     replace_modules(
         model, {model.get_submodule(name): compact.get_submodule(name) for name in changed}
     )
+    task.finish(model)
     result.model, result.plan = model, entries
     result.notes = notes + missed(request.targets, result)
     return result

@@ -163,7 +163,7 @@ def _time_forms(
 ) -> list[float]:
     """Milliseconds of a layer on all of its inputs: dense, and then under each plan.
 
-    On a CPU a sparse fusion puts out channels-last tensors. So the compact forms get such, as they
+    Compact trunks run in channels-last on a CPU. So the compact forms get such tensors, as they
     will from the compact layers before them.
     """
     if not inputs:

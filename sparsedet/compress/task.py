@@ -51,6 +51,9 @@ class Task:
     def start(self, model: nn.Module) -> None:
         """Called once with each dense model, before anything else."""
 
+    def finish(self, model: nn.Module) -> None:
+        """Called once with each compact model, when all its layers are in place."""
+
     def forward(self, model: nn.Module, batch: Any) -> Any:
         """Run the model on one batch.
 

@@ -16,6 +16,7 @@ from ..compress import Result, Task
 from ..compress.candidates import dense_layers
 from ..errors import InputError
 from ..hooks import attached
+from ..modeling.memory_format import run_trunks_in_channels_last_
 from .config import compact_config
 from .images import load_images
 
@@ -58,6 +59,10 @@ class DetectionTask(Task):
     def start(self, model: nn.Module) -> None:
         """Forget what other models proposed."""
         self._recorded.clear()
+
+    def finish(self, model: nn.Module) -> None:
+        """Let its trunk run in channels-last, as that of the saved model will."""
+        run_trunks_in_channels_last_(model)
 
     def forward(self, model: nn.Module, batch: list[dict[str, Any]]) -> None:
         """Run the model on one of ``batches``, with the boxes that are recorded for it."""

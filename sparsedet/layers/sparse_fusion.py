@@ -102,9 +102,15 @@ class SparseFusionConv2d(nn.Module):
             nn.init.zeros_(self.fusion.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, in_channels, H, W) to (N, out_channels, H', W'), as ``nn.Conv2d``."""
+        """(N, in_channels, H, W) to (N, out_channels, H', W'), as ``nn.Conv2d``.
+
+        On a CPU the work is done in channels-last, in which convolutions this narrow run up to
+        three times sooner, and their gradients too. The output has the memory format of the input,
+        as a dense convolution's: what follows may need it. So a network that is given
+        channels-last images is not converted at every layer.
+        """
+        plain = x.is_contiguous()
         if x.device.type == "cpu":
-            # Convolutions this narrow run up to three times sooner so, and their gradients too.
             x = x.contiguous(memory_format=torch.channels_last)
         outputs = []
         for convs in self.sparse:
@@ -117,7 +123,7 @@ class SparseFusionConv2d(nn.Module):
             x = self.norm(x)
         if self.activation is not None:
             x = self.activation(x)
-        return x
+        return x.contiguous() if plain else x
 
     def _concatenate(self, outputs: list[torch.Tensor]) -> torch.Tensor:
         if self.groups == 1:

@@ -7,6 +7,7 @@ from torch import nn
 
 from ..compress import resolve_plan, sparsify_, uniform_plan
 from ..errors import InputError
+from .memory_format import enter_in_channels_last_
 
 BACKBONE = "backbone."
 RPN_HEAD = "proposal_generator.rpn_head."
@@ -29,7 +30,8 @@ def sparsify_by_config(module: nn.Module, cfg: CfgNode, scope: str) -> nn.Module
         plan = uniform_plan(
             module, options.PATTERN, options.RATIO, options.INCLUDE, options.EXCLUDE, scope
         )
-    return sparsify_(module, plan, project=False)
+    sparsify_(module, plan, project=False)
+    return enter_in_channels_last_(module) if scope == BACKBONE else module
 
 
 def _entries_under(scope: str, plan: CfgNode) -> dict:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..compress import resolve_plan, sparsify_
 from ..errors import InputError
+from .memory_format import run_trunks_in_channels_last_
 
 NAME = "SparsifiedModel"
 
@@ -27,7 +28,7 @@ def SparsifiedModel(cfg: CfgNode) -> nn.Module:
     dense = dense_config(cfg)
     model = META_ARCH_REGISTRY.get(dense.MODEL.META_ARCHITECTURE)(dense)
     plan = resolve_plan(model, cfg.MODEL.SPARSE_FUSION.PLAN)
-    return sparsify_(model, plan, project=False)
+    return run_trunks_in_channels_last_(sparsify_(model, plan, project=False))
 
 
 def dense_config(cfg: CfgNode) -> CfgNode:

@@ -110,11 +110,20 @@ def test_bfloat16_autocast():
     assert all(p.grad.isfinite().all() for p in layer.parameters())
 
 
-def test_channels_last():
-    layer, x = _layer(), torch.randn(2, 6, 9, 7)
-    y = layer.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
-    assert y.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(y, _layer()(x), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
+def test_the_output_has_the_memory_format_of_the_input(format):
+    layer, x = _layer(), torch.randn(2, 6, 9, 7).to(memory_format=format)
+    y = layer(x)
+    assert y.is_contiguous(memory_format=format)
+    assert layer.to_dense()(x).is_contiguous(memory_format=format)
+    torch.testing.assert_close(y, layer(x.contiguous()), rtol=1e-4, atol=1e-5)
+
+
+def test_what_follows_may_look_at_rows():
+    layer = _layer()
+    x = torch.randn(2, 6, 9, 7, requires_grad=True)
+    layer(x).view(2, -1).square().sum().backward()
+    assert x.grad.isfinite().all()
 
 
 def _trace(layer, x):

@@ -16,6 +16,7 @@ from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.layers import LowRankLinear, SparseFusionConv2d
 from sparsedet.modeling import dense_config, sparsified_config
+from sparsedet.modeling.memory_format import run_trunks_in_channels_last_
 
 SHAPES = Path(__file__).resolve().parents[2] / "configs/Shapes-Detection"
 SMALL = ["MODEL.VGG.WIDTH_MULTIPLIER", 0.125, "MODEL.ROI_BOX_HEAD.FC_DIM", 16]
@@ -65,6 +66,7 @@ def test_its_checkpoint_loads_strictly_and_gives_the_same_detections(tmp_path):
     cfg = _config()
     model = _build(cfg)
     sparsify_(model, resolve_plan(model, PLAN))
+    run_trunks_in_channels_last_(model)
     SparseDetCheckpointer(model, str(tmp_path)).save("model")
     torch.manual_seed(1)
     built = build_model(_reload(sparsified_config(cfg, PLAN), tmp_path)).eval()
