@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..files import replacing
+from ..reports.tables import pipe_table
 from .detections import BoxEvaluator, ImageDetections, per_class
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first of COCOeval's
@@ -53,11 +54,15 @@ class COCOBoxEvaluator(BoxEvaluator):
         with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             json.dump(list(_results(detections, category_ids)), file)
         objects = (obj for image in dataset for obj in image.get("annotations", ()))
-        if metadata.get("evaluator_type") == "coco" and not any("area" in o for o in objects):
-            dataset = with_areas(dataset, metadata.json_file)
+        json_file = metadata.get("json_file") if metadata.get("evaluator_type") == "coco" else None
+        if json_file and not any("area" in obj for obj in objects):
+            dataset = with_areas(dataset, json_file)
         results = evaluate_coco(detections, dataset, self.classes)
+        classes = [[key[3:], f"{results[key]:.2f}"] for key in results if key not in METRICS]
         logging.getLogger(__name__).info(
-            "COCO results:\n%s", create_small_table({key: results[key] for key in METRICS})
+            "COCO results:\n%s\n%s",
+            create_small_table({key: results[key] for key in METRICS}),
+            pipe_table(["class", "AP"], classes),
         )
         return results
 
