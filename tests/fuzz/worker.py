@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -16,6 +17,7 @@ GROWTH = 2**30  # bytes; a reader that takes more has failed
 MEMORY = 6 * 2**30  # bytes beyond what is taken at the start, at which allocations fail
 # What no reader does; config writes a file for detectron2 to read.
 FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.", "socket.", "pty.")
+NO_MEMORY = re.compile("MemoryError|bad_alloc|[Aa]lloca|out of memory|not enough memory")
 events: list[str] = []
 
 
@@ -31,6 +33,8 @@ def outcome(name: str, path: str) -> tuple[str, str]:
         return "result", ""
     except InputError as error:
         text = str(error)
+        if NO_MEMORY.search(f"{text} {error.__cause__!r} {error.__context__!r}"):
+            return "growth", text  # which the limit has stopped
         return ("two lines", text) if "\n" in text else ("refused", text)
     except BaseException:
         return "exception", traceback.format_exc()
