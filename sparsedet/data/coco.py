@@ -40,11 +40,13 @@ def tell_classes(found: Annotations, name: str, classes: Sequence[str]) -> None:
     """Put the classes of a json, and which category is which, in the metadata of a dataset.
 
     Raises:
-        InputError: they are not `classes`, where these are known.
+        InputError: they are not `classes`, in any order, where these are known.
     """
-    if classes and found.classes != list(classes):
+    if sorted(found.classes) == sorted(classes):
+        found.classes = list(classes)
+    elif classes:
         raise InputError(
-            f"{found.title}: its categories by id are {', '.join(found.classes)}, but "
+            f"{found.title}: its categories are {', '.join(found.classes)}, but "
             f"DATASETS.REGISTER.{name}.classes is {', '.join(classes)}"
         )
     ids: dict[str, int] = {}

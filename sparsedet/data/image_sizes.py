@@ -7,8 +7,8 @@ import warnings
 from PIL import Image
 
 from ..errors import InputError
+from ..images import FORMATS
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would start a program
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF
 
 

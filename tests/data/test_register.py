@@ -143,10 +143,18 @@ def test_frozen_config_is_left_alone(tmp_path):
     assert "classes" not in cfg.DATASETS.REGISTER.birds
 
 
-def test_coco_classes_that_differ_from_the_file(tmp_path):
+def test_coco_classes_in_another_order_are_matched_by_name(tmp_path):
     write_coco(tmp_path)
     register_datasets(config(birds={**COCO, "classes": ["wren", "robin"]}))
-    with pytest.raises(InputError, match="by id are robin, wren, but .*birds.classes is wren"):
+    (record,) = DatasetCatalog.get("birds")
+    assert [a["category_id"] for a in record["annotations"]] == [0]
+    assert MetadataCatalog.get("birds").thing_classes == ["wren", "robin"]
+
+
+def test_coco_classes_that_differ_from_the_file(tmp_path):
+    write_coco(tmp_path)
+    register_datasets(config(birds={**COCO, "classes": ["wren", "owl"]}))
+    with pytest.raises(InputError, match="are robin, wren, but .*birds.classes is wren, owl"):
         DatasetCatalog.get("birds")
 
 

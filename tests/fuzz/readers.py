@@ -36,9 +36,9 @@ def training_image(path):
 
 
 def voc(path):
-    from sparsedet.data.voc import read_annotation
+    from sparsedet.data.voc_xml import read_xml
 
-    return read_annotation(path, ["cup", "plate"])
+    return read_xml(path, ["cup", "plate"])
 
 
 def coco(path):
@@ -55,9 +55,10 @@ def coco(path):
 
 
 def coco_check(path):
-    from sparsedet.data.check import check_coco
+    from sparsedet.data.check import check_split
+    from sparsedet.data.coco import read_coco
 
-    return check_coco(path, "/tmp")
+    return check_split(path, lambda: read_coco(path, "/tmp"))
 
 
 def config(path):
