@@ -7,6 +7,7 @@ a pickle into operations, and each that a real checkpoint has is done by hand.
 
 from __future__ import annotations
 
+import os
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,12 +49,25 @@ def read_pickle(
         ValueError: what is not data, and of damage nearly any other exception.
     """
     machine = _Machine(calls, persistent)
-    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+    for count, (operation, argument, _) in enumerate(pickletools.genops(_Bounded(file))):
         if count > OPERATIONS:
             raise ValueError(f"more than {OPERATIONS} operations in a pickle")
         machine.step(operation.name, argument)
     (result,) = machine.stack
     return result
+
+
+class _Bounded:
+    """A file of which no more is read than it has: a length in a pickle may be any number."""
+
+    def __init__(self, file: IO[bytes]):
+        start = file.tell()
+        self.file, self.size = file, file.seek(0, os.SEEK_END)
+        file.seek(start)
+        self.readline, self.tell = file.readline, file.tell
+
+    def read(self, count: int) -> bytes:
+        return self.file.read(min(count, self.size))
 
 
 class _Machine:
