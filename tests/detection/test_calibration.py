@@ -240,6 +240,17 @@ def test_images_that_cannot_be_read_are_counted(photos, caplog):
         load_images(_config(), str(photos), 100)
 
 
+def test_images_of_one_colour_calibrate_nothing(photos, caplog):
+    for name in ("1.png", "2.png", "3.png"):
+        Image.new("RGB", (40, 30), (9, 9, 90)).save(photos / name)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_images(_config(), str(photos), 100)) == 3
+    assert "1.png: all of one colour" in caplog.text
+    Image.new("L", (40, 30)).save(photos / "0.png")
+    with pytest.raises(InputError, match="4 of 6 images cannot be used; first: .*0.png: all of"):
+        load_images(_config(), str(photos), 100)
+
+
 def test_no_images(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(InputError, match=f"{tmp_path}: no image in this folder"):
