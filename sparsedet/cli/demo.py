@@ -13,8 +13,8 @@ or the annotated video as .mp4, and detections.json: a list with an entry for ea
      "detections": [{"class": name, "score": 0 to 1, "box": [x0, y0, x1, y1] in pixels}, ...]}
 
 with the best detection first. Inputs that cannot be read are passed over and named at the end, and
-the exit status is then 1. After Ctrl-C, pictures that were done are there;
-of a video, nothing is.
+the exit status is then 1. After Ctrl-C, pictures that were done are there; of a
+video, nothing is.
 """
 
 from __future__ import annotations

@@ -40,11 +40,11 @@ TABLE: Sequence[tuple[str, str]] = (
 
 def reason(error: BaseException) -> str | None:
     """One line on an error of the user's, also from a worker process; None for any other."""
+    text = origin(error)
     if isinstance(error, InputError):
-        return " ".join(str(error).split())
+        return " ".join(text.partition("InputError: ")[2].split())
     if isinstance(error, OSError) and error.errno is not None:
         return _of_the_system(error)
-    text = origin(error)
     for pattern, line in TABLE:
         match = re.search(pattern, text, re.MULTILINE)
         if match:

@@ -130,6 +130,16 @@ def test_two_cpu_processes(config, tmp_path):
         (["DATASETS.REGISTER.shapes_trainval.root", "nowhere"], "nowhere"),
         (["DATASETS.REGISTER.shapes_trainval.split", "val"], "val.txt"),
         (["MODEL.WEIGHTS", "no.pth"], "no.pth: no such checkpoint"),
+        (["SOLVER.IMS_PER_BATCH", 0], "SOLVER.IMS_PER_BATCH is 0; expected 1 or more"),
+        (["SOLVER.BASE_LR", 1e10, "SOLVER.MAX_ITER", 20], "training diverged: at iteration"),
+        (["SOLVER.LR_SCHEDULER_NAME", "none"], "the schedule of this config cannot be built"),
+        (["DATALOADER.SAMPLER_TRAIN", "none"], "DATALOADER.SAMPLER_TRAIN: there is no none"),
+        (
+            ["DATASETS.TRAIN", "('voc_2007_train',)", "MODEL.ROI_HEADS.NUM_CLASSES", 20]
+            + ["DATASETS.TEST", "()"],
+            "voc_2007_train: there is no ",
+        ),
+        (["--eval-only", "DATASETS.TEST", "()"], "DATASETS.TEST is (); expected the name"),
         (["--eval-only"], "MODEL.WEIGHTS is empty"),
         (["--eval-only", "MODEL.WEIGHTS", ROOT / "README.md"], "not a checkpoint"),
     ],
@@ -142,6 +152,31 @@ def test_bad_arguments_end_in_one_line(run_tool, config, tmp_path, arguments, me
     errors = [line for line in lines if line.startswith("error: ")]
     assert status == 1 and len(errors) == 1 and message in errors[0], lines
     assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below", "", "http://a/b"])
+def test_an_output_folder_that_cannot_be_written_is_told_at_once(
+    run_tool, config, tmp_path, monkeypatch, folder
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    status, lines = run_tool("train_net.py", "--config-file", config, "OUTPUT_DIR", folder)
+    assert status == 1 and lines[-1].startswith("error: OUTPUT_DIR ")
+    assert Path("file").is_file() and not any("Starting training" in line for line in lines)
+
+
+def test_nothing_annotated(run_tool, config, tmp_path):
+    content = {"images": [{"id": 1, "file_name": "1.png", "height": 9, "width": 9}]}
+    content |= {"annotations": [], "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "empty.json").write_text(json.dumps(content))
+    entry = {"format": "coco", "json": str(tmp_path / "empty.json"), "images": str(tmp_path)}
+    path = tmp_path / "empty.yaml"
+    sets = {"REGISTER": {"nothing_annotated": entry}, "TRAIN": ["nothing_annotated"], "TEST": []}
+    path.write_text(json.dumps({"_BASE_": str(config), "DATASETS": sets}))
+    opts = ["MODEL.ROI_HEADS.NUM_CLASSES", 1, "OUTPUT_DIR", tmp_path / "out"]
+    status, lines = run_tool("train_net.py", "--config-file", path, *opts)
+    assert status == 1
+    assert "no image of nothing_annotated has an annotation to train on" in lines[-1]
 
 
 def test_a_config_with_a_typo_and_one_that_is_not_there(run_tool, tmp_path):

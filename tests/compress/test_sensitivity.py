@@ -5,6 +5,7 @@ from torch import nn
 from sparsedet.compress import LayerPlan, Sensitivity, Task, output_sensitivities
 from sparsedet.compress.calibrate import calibrate_
 from sparsedet.compress.sensitivity import FLOOR
+from sparsedet.errors import InputError
 
 
 def outer(w):
@@ -69,6 +70,16 @@ def test_layers_without_influence_have_no_metric():
     assert set(output_sensitivities(net, layers, [net.answer], [torch.randn(3, 4)])) == {"used"}
     assert output_sensitivities(net, layers, [], [torch.randn(3, 4)]) == {}
     assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused_with_the_layer(value):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[1].weight[0, 0] = value
+    layers = {"first": model[0], "second": model[1]}
+    with pytest.raises(InputError, match="^(first|second): the answers do not depend on it"):
+        output_sensitivities(model, layers, [model[2]], [torch.rand(8, 4)])
 
 
 def network():

@@ -242,9 +242,9 @@ def test_images_that_cannot_be_read_are_counted(photos, caplog):
 
 
 def test_an_image_too_narrow_for_the_model_is_counted_as_well(photos, caplog):
-    Image.new("RGB", (5000, 1)).save(photos / "line.png")
+    Image.effect_noise((5000, 1), 50).convert("RGB").save(photos / "line.png")
     images = load_images(_config(), str(photos), 100, smallest_side=8)
-    assert len(images) == 6 and "1 of 7 images cannot be read; first: " in caplog.text
+    assert len(images) == 6 and "1 of 7 images cannot be used; first: " in caplog.text
     assert "line.png: 5000 x 1 pixels are too narrow for the model" in caplog.text
 
 
@@ -256,6 +256,17 @@ def test_other_formats_of_images_are_refused_everywhere(photos, channels):
         load_model(_config(channels))
     with pytest.raises(InputError, match="INPUT.FORMAT: .*is not one of BGR, RGB"):
         load_config(model_zoo.get_config_file(ZOO["retinanet"]), ["INPUT.FORMAT", channels])
+
+
+def test_images_of_one_colour_calibrate_nothing(photos, caplog):
+    for name in ("1.png", "2.png", "3.png"):
+        Image.new("RGB", (40, 30), (9, 9, 90)).save(photos / name)
+    with caplog.at_level(logging.WARNING):
+        assert len(load_images(_config(), str(photos), 100)) == 3
+    assert "1.png: all of one colour" in caplog.text
+    Image.new("L", (40, 30)).save(photos / "0.png")
+    with pytest.raises(InputError, match="4 of 6 images cannot be used; first: .*0.png: all of"):
+        load_images(_config(), str(photos), 100)
 
 
 def test_no_images(tmp_path):

@@ -52,6 +52,17 @@ def test_every_door_answers_help(door, run_tool):
     assert status == 0 and not errors
 
 
+def test_a_research_tool_warns_of_nothing_that_others_deprecate():
+    """In a process of its own, where detectron2 is imported afresh."""
+    tool = ROOT / "tools" / "research" / "prune.py"
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
+    result = subprocess.run(
+        [sys.executable, tool, "--help"], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0 and result.stderr == ""
+
+
 def test_the_command_alone_names_all_commands(sparsedet_command):
     for arguments in ([], ["--help"], ["-h"]):
         status, output, _ = sparsedet_command(*arguments)
@@ -74,7 +85,7 @@ def test_what_is_unknown_ends_in_one_line(sparsedet_command):
     assert status == 2 and errors.splitlines()[-1].startswith("sparsedet predict: error: ")
 
 
-def run_without(library, command):
+def run_without(library, command, folder=None):
     """The console command in a process of its own that has no such library."""
     code = (
         f"import sys; sys.modules[{library!r}] = None; sys.argv = ['sparsedet', {command!r}]; "
@@ -83,7 +94,7 @@ def run_without(library, command):
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path},
-        capture_output=True, text=True,
+        cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
 
 
@@ -100,6 +111,6 @@ def test_a_missing_library_ends_in_one_line(command, library, message):
     assert result.stderr.startswith(f"error: sparsedet {command} {message}")
 
 
-def test_a_missing_module_of_the_package_itself_is_not_hidden():
-    result = run_without("sparsedet.runtime.annotate", "predict")
+def test_a_missing_module_of_the_package_itself_is_not_hidden(tmp_path):
+    result = run_without("sparsedet.runtime.annotate", "predict", tmp_path)
     assert result.returncode == 1 and "ModuleNotFoundError" in result.stderr

@@ -109,6 +109,47 @@ def test_video(exported, tmp_path, run_tool, picture):
     assert sum(len(record["detections"]) for record in records) > 0
 
 
+@pytest.fixture
+def noise(tmp_path):
+    """A video of 40 frames that no codec makes small."""
+    clip = tmp_path / "noise.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 5, (96, 64))
+    if not writer.isOpened():
+        pytest.skip("OpenCV without this codec")
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        writer.write(generator.integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    writer.release()
+    return clip
+
+
+def test_a_video_that_cannot_be_written_whole_is_not_there(exported, tmp_path, noise):
+    """Files may not grow beyond 50 kB, as where a disk is full."""
+    pytest.importorskip("resource")
+    output = tmp_path / "output"
+    code = WITHOUT_TORCH.replace(
+        "runpy.run", "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000,) * 2); "
+        "runpy.run"
+    )  # fmt: skip
+    script = [ROOT / "tools" / "predict.py", "--model", exported, "--video-input", noise]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *map(str, script), "--output", output],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 1 and "noise.mp4: cannot be written whole" in ended.stderr
+    assert list(output.iterdir()) == []
+
+
+def test_of_a_damaged_video_nothing_is_left(exported, tmp_path, noise, run_tool):
+    noise.write_bytes(noise.read_bytes()[: noise.stat().st_size // 2])
+    output = tmp_path / "output"
+    status, errors = run_tool(
+        "predict.py", "--model", exported, "--video-input", noise, "--output", output
+    )
+    assert status == 1 and "noise.avi: damaged after frame " in errors[-1]
+    assert list(output.iterdir()) == []
+
+
 def test_predict_refuses_before_it_writes(exported, tmp_path, run_tool, picture):
     photo, output = tmp_path / "photo.png", tmp_path / "output"
     Image.fromarray(picture(40, 40)).save(photo)
