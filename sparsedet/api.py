@@ -12,6 +12,7 @@ from torch import nn
 from .compress import Request, Result, Task
 from .compress import compress_ as compress_by_request
 from .compress.profile import SEARCHED_PATTERNS
+from .compress.torchvision_task import TorchvisionDetectionTask, is_torchvision_detector
 from .errors import InputError
 
 
@@ -54,7 +55,8 @@ def compress_(
         forward: runs the model on one batch; by default the batch is its one argument. It must make
             the same calls each time.
         task: instead of all that, an object that knows them; see :class:`Task`. For a detectron2
-            model it is :class:`DetectionTask` by default.
+            model it is :class:`DetectionTask` by default, for a detector of torchvision
+            :class:`TorchvisionDetectionTask`.
         plan: what each layer becomes: a ``plan.yaml``, or a mapping like it.
         params, flops, latency: instead of a plan, by which factors the model's parameters, its
             multiply-adds (one is one flop here) and its time on this machine are to shrink. All
@@ -109,8 +111,12 @@ def choose_task(
         raise InputError("images and batches contradict: give one of them")
     cfg = getattr(model, "cfg", None)
     if batches is not None:
-        if forward is not None or not is_detectron2(model):
-            return Task(batches) if forward is None else Task(batches, forward)
+        if forward is not None:
+            return Task(batches, forward)
+        if is_torchvision_detector(model):
+            return TorchvisionDetectionTask(batches)
+        if not is_detectron2(model):
+            return Task(batches)
         from .detection.task import DetectionTask
 
         return DetectionTask(batches, cfg)

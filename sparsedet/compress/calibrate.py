@@ -16,6 +16,7 @@ from .fit import Fit, layer_fit
 from .observe import observe
 from .patches import count_patches, outputs_at, take_patches
 from .plan import Plan, compact_weights
+from .positions import check_positions
 from .replay import Replay
 from .result import LayerResult, Result
 from .sensitivity import Sensitivity
@@ -67,6 +68,7 @@ def calibrate_(
     with evaluating(model):
         survey = Survey(model, layers, task.batches, task.forward)
         _check_not_read(survey)
+        check_positions(model, layers, task)
         fits = {
             name: layer_fit(layers[name], twins[name], sensitivities.get(name, Sensitivity()))
             for name in survey.outputs

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from ..compat import tree_map
 from ..errors import InputError
 from ..files import replacing
+from ..hooks import attached
 from .candidates import dense_layers
 from .observe import Forward, call_model
 from .sensitivity import Sensitivity, output_sensitivities
@@ -26,8 +29,8 @@ DIFFERENTIATED = 6
 class Task:
     """Inputs to calibrate on, how the model runs on them, and which layers give its answers.
 
-    This one serves any model whose calls depend on the sizes of its inputs alone. A subclass serves
-    a kind of models with more to know; :class:`sparsedet.DetectionTask` is one.
+    A subclass serves a kind of models of which more is known; :class:`sparsedet.DetectionTask` is
+    one.
 
     Args:
         batches: what ``forward`` takes; all are held in memory.
@@ -35,32 +38,62 @@ class Task:
         answers: names of the layers whose outputs the model is for. They stay dense, for every
             error in them counts in full, and errors elsewhere count by what they do to them. With
             none, all outputs of all layers count alike.
+        fixed: names of the modules that choose at which positions later layers look, as a proposal
+            generator does. What they give in the first run on a batch after :meth:`start` is
+            recorded, and given again in later runs, of whatever the model has become or of a copy.
 
     Raises:
         InputError: there are no batches.
     """
 
     def __init__(
-        self, batches: Iterable[Any], forward: Forward = call_model, answers: Sequence[str] = ()
+        self,
+        batches: Iterable[Any],
+        forward: Forward = call_model,
+        answers: Sequence[str] = (),
+        fixed: Sequence[str] = (),
     ):
         self.batches = list(batches)
         if not self.batches:
             raise InputError("compression needs inputs to calibrate on, and there are none")
-        self._forward, self._answers = forward, list(answers)
+        self._forward, self._answers, self._fixed = forward, list(answers), list(fixed)
+        self._recorded: dict[int, dict[tuple[int, int], Any]] = {}  # of a batch, by step and call
 
     def start(self, model: nn.Module) -> None:
-        """Called once with each dense model, before anything else."""
+        """Called once with each dense model, before anything else: forget what others gave."""
+        self._recorded.clear()
 
     def finish(self, model: nn.Module) -> None:
         """Called once with each compact model, when all its layers are in place."""
 
     def forward(self, model: nn.Module, batch: Any) -> Any:
-        """Run the model on one batch.
+        """Run the model on one of ``batches``, what is fixed as it is recorded for it.
 
-        It must make the same calls each time, whatever its layers have become: a detector's box
-        head, for instance, must see the same proposals.
+        All in all, it must make the same calls each time, whatever its layers have become.
         """
-        return self._forward(model, batch)
+        recorded, calls = self._recorded.setdefault(id(batch), {}), Counter()
+        steps = self.fixed(model)
+
+        def fix(module: nn.Module, args: Any, output: Any) -> Any:
+            step = steps.index(module)
+            calls[step] += 1
+            # Detached: what is recorded must not hold a graph of gradients.
+            return recorded.setdefault((step, calls[step]), _detached(output))
+
+        with attached(step.register_forward_hook(fix) for step in steps):
+            return self._forward(model, batch)
+
+    def fixed(self, model: nn.Module) -> list[nn.Module]:
+        """The modules whose outputs are fixed, always in the same order.
+
+        Raises:
+            InputError: a name is not that of a module.
+        """
+        modules = dict(model.named_modules())
+        for name in self._fixed:
+            if name not in modules:
+                raise InputError(f"fixed: {name!r} is not a module of the model")
+        return [modules[name] for name in self._fixed]
 
     def answers(self, model: nn.Module) -> list[str]:
         """Names of the dense layers that give the answers.
@@ -96,3 +129,7 @@ class Task:
         """Write the compact model to ``folder``, which is at ``output`` when all is written."""
         with replacing(os.path.join(folder, "model.pth")) as temporary:
             torch.save({"model": result.model.state_dict()}, temporary)
+
+
+def _detached(output: Any) -> Any:
+    return tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, output)

@@ -6,16 +6,13 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from torch import nn
 
 from ..checkpoint import SparseDetCheckpointer
-from ..compat import tree_map
 from ..compress import Result, Task
 from ..compress.candidates import dense_layers
 from ..errors import InputError
-from ..hooks import attached
 from ..modeling.memory_format import run_trunks_in_channels_last_
 from .config import compact_config
 from .images import load_images
@@ -41,7 +38,6 @@ class DetectionTask(Task):
     def __init__(self, batches: Iterable[list[dict[str, Any]]], cfg: CfgNode | None = None):
         super().__init__(batches)
         self.cfg = cfg
-        self._recorded: dict[int, dict[int, Any]] = {}  # of a batch, by step
 
     @classmethod
     def from_images(
@@ -56,27 +52,16 @@ class DetectionTask(Task):
         images = load_images(cfg, folder, count, progress=progress, smallest_side=smallest_side)
         return cls(images, cfg)
 
-    def start(self, model: nn.Module) -> None:
-        """Forget what other models proposed."""
-        self._recorded.clear()
-
     def finish(self, model: nn.Module) -> None:
         """Let its trunk run in channels-last, as that of the saved model will."""
         run_trunks_in_channels_last_(model)
 
-    def forward(self, model: nn.Module, batch: list[dict[str, Any]]) -> None:
-        """Run the model on one of ``batches``, with the boxes that are recorded for it."""
-        recorded = self._recorded.setdefault(id(batch), {})
+    def fixed(self, model: nn.Module) -> list[nn.Module]:
+        """What all boxes follow from: the proposals, and what each box predictor makes of them."""
         predictors = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
         cascade = predictors if isinstance(predictors, nn.ModuleList) else [predictors]
         steps = [getattr(model, "proposal_generator", None), *cascade]
-
-        def fix(module: nn.Module, args: Any, output: Any) -> Any:
-            # Detached: what is recorded must not hold a graph of gradients.
-            return recorded.setdefault(steps.index(module), _detached(output))
-
-        with attached(step.register_forward_hook(fix) for step in steps if step is not None):
-            model(batch)
+        return [step for step in steps if step is not None]
 
     def answers(self, model: nn.Module) -> list[str]:
         """Names of the dense layers that predict classes and boxes."""
@@ -90,7 +75,3 @@ class DetectionTask(Task):
         with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
             file.write(compact.dump())
         SparseDetCheckpointer(result.model, folder).save("model")
-
-
-def _detached(output: Any) -> Any:
-    return tree_map(lambda x: x.detach() if isinstance(x, torch.Tensor) else x, output)

@@ -169,6 +169,7 @@ def test_nothing_annotated(run_tool, config, tmp_path):
     content = {"images": [{"id": 1, "file_name": "1.png", "height": 9, "width": 9}]}
     content |= {"annotations": [], "categories": [{"id": 1, "name": "thing"}]}
     (tmp_path / "empty.json").write_text(json.dumps(content))
+    Image.new("RGB", (9, 9)).save(tmp_path / "1.png")
     entry = {"format": "coco", "json": str(tmp_path / "empty.json"), "images": str(tmp_path)}
     path = tmp_path / "empty.yaml"
     sets = {"REGISTER": {"nothing_annotated": entry}, "TRAIN": ["nothing_annotated"], "TEST": []}
