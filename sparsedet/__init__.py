@@ -17,6 +17,7 @@ _HOMES = {
     # what compresses any torch module
     "Result": "compress",
     "Task": "compress",
+    "TorchvisionDetectionTask": "compress.torchvision_task",
     "compress_": "api",
     # detectron2's configs and models; importing any of their homes fills its registries
     "DetectionTask": "detection.task",

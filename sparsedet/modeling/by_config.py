@@ -17,7 +17,8 @@ def sparsify_by_config(module: nn.Module, cfg: CfgNode, scope: str) -> nn.Module
     """Replace layers of ``module``, which lies at ``scope`` in the model, with fresh ones.
 
     ``MODEL.SPARSE_FUSION.PLAN``, where it is not empty, is the plan; otherwise PATTERN and RATIO
-    are used wherever INCLUDE and EXCLUDE allow. All names are those of the whole model.
+    are used wherever INCLUDE and EXCLUDE allow, on convolutions whose window PATTERN splits. All
+    names are those of the whole model.
 
     Raises:
         InputError: a name that is not a layer of this model.
@@ -28,7 +29,13 @@ def sparsify_by_config(module: nn.Module, cfg: CfgNode, scope: str) -> nn.Module
         plan = resolve_plan(module, _entries_under(scope, options.PLAN))
     else:
         plan = uniform_plan(
-            module, options.PATTERN, options.RATIO, options.INCLUDE, options.EXCLUDE, scope
+            module,
+            options.PATTERN,
+            options.RATIO,
+            options.INCLUDE,
+            options.EXCLUDE,
+            scope,
+            windows_only=True,
         )
     sparsify_(module, plan, project=False)
     return enter_in_channels_last_(module) if scope == BACKBONE else module

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 import yaml
 from torch import nn
 
@@ -21,8 +22,11 @@ from sparsedet.compress import (
     plan_to_entries,
     resolve_plan,
     sparsify_,
+    uniform_plan,
 )
 from sparsedet.compress.calibrate import calibrate_
+from sparsedet.compress.candidates import dense_layers
+from sparsedet.compress.plan import compact_weights
 from sparsedet.compress.profile import profile_layers
 from sparsedet.errors import InputError
 
@@ -221,3 +225,16 @@ def test_a_plan_can_be_read_edited_and_applied_again(profile, tmp_path):
     assert _parameters(edited) > _parameters(unedited)
     saved = sum(entry["before"] - entry["after"] for entry in entries.values())
     assert _parameters(model) - _parameters(unedited) == saved
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnext50_32x4d", "densenet121", "googlenet"])
+@pytest.mark.parametrize("pattern", ["rows", "cross"])
+def test_a_uniform_plan_brings_any_convolutional_network_to_half(name, pattern):
+    kwargs = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name, weights=None, **kwargs)
+    before = _parameters(model)
+    layers, after = dense_layers(model), before
+    for layer, entry in uniform_plan(model, pattern, 4.5).items():
+        after += compact_weights(layers[layer], entry) - layers[layer].weight.numel()
+    assert before / after >= 2

@@ -66,7 +66,8 @@ def test_low_rank_projection_is_the_truncated_svd(shape):
 def test_names_match_layers_and_pass_over_the_rest():
     entry = {"pattern": "rows", "ranks": [4, 4]}
     assert resolve_plan(Pyramid(), {"output*": entry}) == {"output2": ROWS, "output3": ROWS}
-    assert set(uniform_plan(Pyramid(), "rows", 4)) == {"output2", "output3", "shared"}
+    names = {"output2", "output3", "shared", "tower.2", "fc"}
+    assert set(uniform_plan(Pyramid(), "rows", 4)) == names
     norm = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
     assert resolve_plan(norm, {"*": entry}) == {"0": ROWS}
 
@@ -81,7 +82,7 @@ def test_what_is_compressed_already_is_refused(name):
         sparsify_(model, {"output3": ROWS, "output2": ROWS})
     assert dict(model.named_modules()) == before
     assert isinstance(model.fc, LowRankLinear)
-    assert set(uniform_plan(model, "rows", 4)) == {"output3", "shared"}
+    assert set(uniform_plan(model, "rows", 4)) == {"output3", "shared", "tower.2"}
 
 
 @pytest.mark.parametrize(

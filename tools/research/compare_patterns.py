@@ -84,7 +84,7 @@ def plans_of_equal_cost(model: nn.Module, ratio: float, names: Sequence[str]) ->
         InputError: there are none, or the ratio leaves some pattern less than one rank.
     """
     plans: Plans = {}
-    for name, rows in uniform_plan(model, "rows", ratio, names).items():
+    for name, rows in uniform_plan(model, "rows", ratio, names, windows_only=True).items():
         conv = model.get_submodule(name)
         if conv.groups > 1 or not all(can_fuse(conv, pattern) for pattern in PATTERNS):
             continue
@@ -152,7 +152,7 @@ def measure_errors(
 
 def _calibrated(layer: nn.Conv2d, plan: LayerPlan, moments: Moments) -> nn.Module:
     fit = layer_fit(layer, compact_twin(layer, plan, project=True), Sensitivity())
-    fit.moments = copy.deepcopy(moments)  # solving uses them up
+    fit.moments = [copy.deepcopy(moments)  # solving uses them up]
     fit.solve()
     return fit.compact
 
