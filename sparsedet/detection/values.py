@@ -28,17 +28,29 @@ _POSITIVE = (lambda value: value > 0, "expected a number above 0")
 _AT_LEAST_0 = (lambda value: value >= 0, "expected 0 or more")
 _AT_LEAST_1 = (lambda value: value >= 1, "expected 1 or more")
 _SHARE = (lambda value: 0 <= value <= 1, "expected a number from 0 to 1")
+_NAMES = (lambda value: all(isinstance(name, str) for name in value), "expected names")
+_FOUR = (lambda v: len(v) == 4 and min(v) > 0, "expected four numbers above 0")
+_LOSS = (
+    lambda value: value in ("smooth_l1", "giou", "diou", "ciou"),
+    "expected smooth_l1, giou, diou or ciou",
+)
 
 # Of what a model is and sees.
 MODEL: Sequence[Rule] = (
     ("MODEL.ROI_HEADS.NUM_CLASSES", *_AT_LEAST_1),
     ("MODEL.RETINANET.NUM_CLASSES", *_AT_LEAST_1),
+    ("MODEL.RPN.PRE_NMS_TOPK_TEST", *_AT_LEAST_1),
+    ("MODEL.RPN.POST_NMS_TOPK_TEST", *_AT_LEAST_1),
+    ("MODEL.RPN.BBOX_REG_WEIGHTS", *_FOUR),
+    ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", *_FOUR),
     ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", *_SHARE),
     ("MODEL.RETINANET.SCORE_THRESH_TEST", *_SHARE),
     ("MODEL.PIXEL_MEAN", lambda v: len(v) > 0 and all(map(math.isfinite, v)), "expected numbers"),
     ("MODEL.PIXEL_STD", lambda v: len(v) > 0 and min(v) > 0, "expected numbers above 0"),
     ("INPUT.MIN_SIZE_TEST", *_AT_LEAST_0),
     ("INPUT.MAX_SIZE_TEST", *_AT_LEAST_1),
+    ("DATASETS.TRAIN", *_NAMES),
+    ("DATASETS.TEST", *_NAMES),
     ("SEED", lambda value: value < 2**31, "expected a number below 2**31"),
 )
 
@@ -64,6 +76,15 @@ TRAINING: Sequence[Rule] = (
     ("DATALOADER.NUM_WORKERS", *_AT_LEAST_0),
     ("INPUT.MIN_SIZE_TRAIN", lambda v: len(v) > 0 and min(v) >= 0, "expected a list of pixels"),
     ("INPUT.MAX_SIZE_TRAIN", *_AT_LEAST_1),
+    (
+        "INPUT.MIN_SIZE_TRAIN_SAMPLING",
+        lambda v: v in ("choice", "range"),
+        "expected choice or range",
+    ),
+    ("MODEL.RPN.PRE_NMS_TOPK_TRAIN", *_AT_LEAST_1),
+    ("MODEL.RPN.POST_NMS_TOPK_TRAIN", *_AT_LEAST_1),
+    ("MODEL.RPN.BBOX_REG_LOSS_TYPE", *_LOSS),
+    ("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", *_LOSS),
     ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", *_AT_LEAST_1),
     ("MODEL.RPN.POSITIVE_FRACTION", *_SHARE),
     ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", *_AT_LEAST_1),

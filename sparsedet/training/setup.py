@@ -33,6 +33,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         _check_presence(name)
     if not args.eval_only:
         _check_batch(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
+        _check_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
     _check_output(cfg.OUTPUT_DIR)
     cfg.freeze()
     default_setup(cfg, args)
@@ -50,7 +51,7 @@ def _check_presence(dataset: str) -> None:
 
 
 def _check_batch(images: int, processes: int) -> None:
-    if images % processes:
+    if processes < 1 or images % processes:
         raise InputError(
             f"SOLVER.IMS_PER_BATCH is {images}; expected a multiple of the {processes} processes"
         )
