@@ -152,7 +152,7 @@ def measure_errors(
 
 def _calibrated(layer: nn.Conv2d, plan: LayerPlan, moments: Moments) -> nn.Module:
     fit = layer_fit(layer, compact_twin(layer, plan, project=True), Sensitivity())
-    fit.moments = [copy.deepcopy(moments)  # solving uses them up]
+    fit.moments = [copy.deepcopy(moments)]  # solving uses them up
     fit.solve()
     return fit.compact
 
