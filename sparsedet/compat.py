@@ -5,11 +5,16 @@ the next who upgrades: ``DetectionCheckpointer._load_file``, ``_load_model``,
 ``_convert_ndarray_to_tensor`` and ``_parsed_url_during_load`` (checkpoint/checkpointer.py; fvcore
 0.1.5, detectron2 0.6 and main: if renamed, checkpoints would load unchecked, and the tests of
 refusals fail), ``SimpleTrainer._data_loader_iter`` and ``_write_metrics`` (training/trainer.py;
-detectron2 0.6 and main: if renamed, bfloat16 training on CPUs fails at its first step).
+detectron2 0.6 and main: if renamed, bfloat16 training on CPUs fails at its first step),
+``DefaultTrainer._trainer`` and ``PreciseBN._data_loader`` (training/trainer.py; detectron2 0.6 and
+main: if renamed, resuming fails).
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from typing import Any
 
 import torch
@@ -31,10 +36,11 @@ __all__ = [
     "become",
     "coco_api",
     "convolution",
+    "die_with_parent",
+    "distributed_worker",
     "has_onednn",
     "pack_convolution",
     "pair",
-    "set_local_process_group",
     "shape_as_tensor",
     "tree_leaves",
     "tree_map",
@@ -98,13 +104,32 @@ def become(module: nn.Module, kind: type) -> None:
     module.__class__ = kind
 
 
-def set_local_process_group(comm: Any, group: Any) -> None:
-    """Tell ``comm``, detectron2's, which processes run on this machine.
+def distributed_worker(launcher: Any, *args: Any) -> None:
+    """A process that somebody else started joins the others and calls its function.
 
-    detectron2 0.6 and main, whose own launcher sets it so, for NCCL alone. If it goes,
-    comm.get_local_rank() fails in CPU training on several machines.
+    detectron2 0.6 and main, whose own launcher starts processes by it. If it goes, training under
+    torchrun fails at its start.
+
+    Args:
+        launcher: the module ``detectron2.engine.launch``.
+        args: its number on this machine, the function, processes in all and per machine, the number
+            of the machine, the URL, the function's arguments.
     """
-    comm._LOCAL_PROCESS_GROUP = group
+    launcher._distributed_worker(*args)
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, however that ends; on Linux alone.
+
+    torch 2.6 to 2.14, which sets SIGINT, that nohup and shells in the background ignore. If it
+    goes, processes of a killed training go on.
+    """
+    from torch.multiprocessing import _prctl_pr_set_pdeathsig
+
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:  # it ended before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def coco_api(evaluator: Any) -> Any:
