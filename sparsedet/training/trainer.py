@@ -84,12 +84,6 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume)
-        folder = self.cfg.OUTPUT_DIR
-        if self.start_iter > self.max_iter:
-            raise InputError(
-                f"SOLVER.MAX_ITER is {self.max_iter}, but the run in {folder} has done "
-                f"{self.start_iter} iterations; raise it, or take its checkpoints as they are"
-            )
         if not self.start_iter and comm.is_main_process():
             self.checkpointer.forget_last()
         self.data_loader.seed, self.data_loader.start = self.cfg.SEED, self.start_iter
@@ -131,8 +125,14 @@ class Trainer(DefaultTrainer):
         """Take up a run; rates and their schedule are the config's, whatever they were before.
 
         Raises:
-            InputError: the config changes what a run keeps to its end.
+            InputError: the config changes what a run keeps to its end, or ends it earlier.
         """
+        done, folder = state["iteration"] + 1, self.cfg.OUTPUT_DIR
+        if done > self.max_iter:
+            raise InputError(
+                f"SOLVER.MAX_ITER is {self.max_iter}, but the run in {folder} has done {done} "
+                "iterations; raise it, or take the checkpoints there as they are"
+            )
         if "settings" not in state:
             logging.getLogger(__name__).warning(
                 "The checkpoint is of an earlier version: its momentum and its place in the order "
@@ -142,7 +142,7 @@ class Trainer(DefaultTrainer):
             return
         if not self.seed_is_given:
             self.cfg = with_seed(self.cfg, state["settings"]["SEED"])
-        check_settings(state["settings"], run_settings(self.cfg), self.cfg.OUTPUT_DIR)
+        check_settings(state["settings"], run_settings(self.cfg), folder)
         given = [_without_parameters(group) for group in self.optimizer.param_groups]
         rates = self.scheduler.base_lrs
         TrainerBase.load_state_dict(self, state)
