@@ -30,6 +30,7 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..compat import die_with_parent
 from ..errors import InputError
 from .randomness import SAMPLE, derived_seed, seeded
 
@@ -83,6 +84,7 @@ class TrainLoader:
                 batch_size=None,  # so that workers share the work on each batch
                 collate_fn=_as_it_is,
                 num_workers=self.num_workers,
+                worker_init_fn=end_with_parent,
                 generator=torch.Generator(),  # leave the run's own alone
             )
         )
@@ -114,6 +116,11 @@ class _Augmented(Dataset):
         k, index = sample
         with seeded(derived_seed(self.seed, SAMPLE, k)):
             return self.mapper(self.records[index])
+
+
+def end_with_parent(worker: int) -> None:
+    """In a worker: it ends at once with who reads its images, not seconds later as torch has it."""
+    die_with_parent()
 
 
 def _as_it_is(sample: Any) -> Any:

@@ -95,9 +95,10 @@ def _started(main: Callable, args: tuple, threads: int | None) -> None:
 def _process(main: Callable, args: tuple) -> None:
     try:
         main(*args)
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError) as error:
         text = " ".join(str(error).split())
-        if "DataLoader worker" in text:
+        # A worker's end is seen where its pictures are fetched, or by torch's watch on it.
+        if isinstance(error, (ConnectionError, EOFError)) or "DataLoader worker" in text:
             raise InputError(
                 f"a process that reads images ended ({text.split('. ')[0]}), such as when memory "
                 "is short: lower DATALOADER.NUM_WORKERS; --resume goes on from the last checkpoint"

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint import SparseDetCheckpointer
 from ..data import CheckedDatasetMapper
-from ..data.loader import TrainLoader, build_train_loader
+from ..data.loader import TrainLoader, build_train_loader, end_with_parent
 from ..data.randomness import STEP, derived_seed
 from ..errors import InputError
 from ..evaluation import build_evaluator
@@ -161,7 +161,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = CheckedDatasetMapper(cfg, False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader.worker_init_fn = end_with_parent
+        return loader
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
