@@ -128,7 +128,7 @@ def die_with_parent() -> None:
 
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
     parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:  # it ended before
+    if parent is not None and not parent.is_alive():  # it ended before
         os.kill(os.getpid(), signal.SIGKILL)
 
 
