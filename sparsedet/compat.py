@@ -6,8 +6,8 @@ the next who upgrades: ``DetectionCheckpointer._load_file``, ``_load_model``,
 0.1.5, detectron2 0.6 and main: if renamed, checkpoints would load unchecked, and the tests of
 refusals fail), ``SimpleTrainer._data_loader_iter`` and ``_write_metrics`` (training/trainer.py;
 detectron2 0.6 and main: if renamed, bfloat16 training on CPUs fails at its first step),
-``DefaultTrainer._trainer`` and ``PreciseBN._data_loader`` (training/trainer.py; detectron2 0.6 and
-main: if renamed, resuming fails).
+``DefaultTrainer._trainer`` (training/trainer.py; detectron2 0.6 and main: if renamed, training
+fails at its start).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ __all__ = [
     "has_onednn",
     "pack_convolution",
     "pair",
+    "precise_bn_loader",
     "shape_as_tensor",
     "tree_leaves",
     "tree_map",
@@ -130,6 +131,14 @@ def die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():  # it ended before
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def precise_bn_loader(hook: Any) -> Any:
+    """The training loader that a PreciseBN hook draws on; detectron2 0.6 and main.
+
+    If it goes, a training with TEST.PRECISE_BN fails at its start.
+    """
+    return hook._data_loader
 
 
 def coco_api(evaluator: Any) -> Any:

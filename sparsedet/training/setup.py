@@ -53,6 +53,8 @@ def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
 def _log(cfg: CfgNode, args: argparse.Namespace) -> None:
     """To the terminal, and to log.txt of each process."""
     comm.synchronize()  # the folder is there
+    # The death of a worker raises in whatever runs, which may be a line that is being logged.
+    logging.raiseExceptions = False
     for name in ("fvcore", "detectron2", "sparsedet"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
     logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint import SparseDetCheckpointer
+from ..compat import precise_bn_loader
 from ..data import CheckedDatasetMapper
 from ..data.loader import TrainLoader, build_train_loader, end_with_parent
 from ..data.randomness import STEP, derived_seed
@@ -89,7 +90,10 @@ class Trainer(DefaultTrainer):
         self.data_loader.seed, self.data_loader.start = self.cfg.SEED, self.start_iter
         for hook in self._hooks:
             if isinstance(hook, hooks.PreciseBN) and self.cfg.TEST.EVAL_PERIOD > 0:
-                loader, times = hook._data_loader, self.start_iter // self.cfg.TEST.EVAL_PERIOD
+                loader, times = (
+                    precise_bn_loader(hook),
+                    self.start_iter // self.cfg.TEST.EVAL_PERIOD,
+                )
                 loader.seed, loader.start = self.cfg.SEED, times * self.cfg.TEST.PRECISE_BN.NUM_ITER
 
     def before_train(self) -> None:
