@@ -13,7 +13,8 @@ class BestCheckpointer(HookBase):
     """Keeps ``model_best.pth``, the checkpoint with the largest value of a metric.
 
     What was best is part of every checkpoint: detectron2's hook of this name forgets it when a run
-    is resumed, and takes the next model for the best. Register it after what evaluates.
+    is resumed, and takes the next model for the best. Without TEST.EVAL_PERIOD it only remembers.
+    Register it after what evaluates.
     """
 
     def __init__(self, checkpointer: Checkpointer, metric: str):
@@ -21,6 +22,8 @@ class BestCheckpointer(HookBase):
         self.best: float | None = None
 
     def after_step(self) -> None:
+        if self.trainer.cfg.TEST.EVAL_PERIOD <= 0:
+            return
         value, iteration = self.trainer.storage.latest().get(self.metric, (math.nan, 0))
         if math.isfinite(value) and (self.best is None or value > self.best):
             self.best = value

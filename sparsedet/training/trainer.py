@@ -75,26 +75,29 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list:
         built = super().build_hooks()
         tests = self.cfg.DATASETS.TEST
-        if self.cfg.TEST.EVAL_PERIOD > 0 and tests:
-            # With several test sets, detectron2 puts their names before the metrics.
-            metric = BEST_METRIC if len(tests) == 1 else f"{tests[0]}/{BEST_METRIC}"
-            # Before the writers, which come last in the main process.
-            place = len(built) - comm.is_main_process()
-            built.insert(place, BestCheckpointer(self.checkpointer, metric))
+        # With several test sets, detectron2 puts their names before the metrics.
+        metric = f"{tests[0]}/{BEST_METRIC}" if len(tests) > 1 else BEST_METRIC
+        # Before the writers, which come last in the main process.
+        place = len(built) - comm.is_main_process()
+        built.insert(place, BestCheckpointer(self.checkpointer, metric))
         return built
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume)
+        if len(set(comm.all_gather(self.start_iter))) > 1:
+            raise InputError(
+                f"{self.cfg.OUTPUT_DIR}: not all machines find the last checkpoint there; "
+                "OUTPUT_DIR must be a folder that they share"
+            )
         if not self.start_iter and comm.is_main_process():
             self.checkpointer.forget_last()
         self.data_loader.seed, self.data_loader.start = self.cfg.SEED, self.start_iter
+        test = self.cfg.TEST
         for hook in self._hooks:
-            if isinstance(hook, hooks.PreciseBN) and self.cfg.TEST.EVAL_PERIOD > 0:
-                loader, times = (
-                    precise_bn_loader(hook),
-                    self.start_iter // self.cfg.TEST.EVAL_PERIOD,
-                )
-                loader.seed, loader.start = self.cfg.SEED, times * self.cfg.TEST.PRECISE_BN.NUM_ITER
+            if isinstance(hook, hooks.PreciseBN) and test.EVAL_PERIOD > 0:
+                loader = precise_bn_loader(hook)
+                loader.seed = self.cfg.SEED
+                loader.start = self.start_iter // test.EVAL_PERIOD * test.PRECISE_BN.NUM_ITER
 
     def before_train(self) -> None:
         super().before_train()
@@ -151,7 +154,13 @@ class Trainer(DefaultTrainer):
         rates = self.scheduler.base_lrs
         TrainerBase.load_state_dict(self, state)
         # What is not in it, such as the state of an AMP that is new, is as at the beginning.
-        self._trainer.load_state_dict({**self._trainer.state_dict(), **state["_trainer"]})
+        try:
+            self._trainer.load_state_dict({**self._trainer.state_dict(), **state["_trainer"]})
+        except ValueError as error:
+            raise InputError(
+                f"{folder}: the run there trained other parameters than this config does; set the "
+                "MODEL keys back, or start another run without --resume, from MODEL.WEIGHTS"
+            ) from error
         self.scheduler.base_lrs = rates
         groups = self.optimizer.param_groups
         for group, values, rate in zip(groups, given, self.scheduler.get_lr()):

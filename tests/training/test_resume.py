@@ -215,14 +215,15 @@ def test_other_changes_of_the_optimizer_are_honoured(config, tmp_path):
         (("SOLVER.BIAS_LR_FACTOR", 2.0), "BIAS_LR_FACTOR is 2.0, but"),
         (("SOLVER.WEIGHT_DECAY_NORM", 0.1), "WEIGHT_DECAY_NORM is 0.1, but"),
         (("SOLVER.WEIGHT_DECAY_BIAS", 0.1), "WEIGHT_DECAY_BIAS is 0.1, but"),
+        (("MODEL.VGG.NORM", "BN"), "trained other parameters than this config"),
         (("SEED", 7), "SEED is 7, but the run in .* began with 1"),
         (("SOLVER.MAX_ITER", 2), "MAX_ITER is 2, but the run in .* has done 3 iterations"),
     ],
 )
 def test_what_a_run_keeps_to_its_end(config, tmp_path, opts, message):
-    train(config, tmp_path, stop=2)
+    train(config, tmp_path, "MODEL.VGG.NORM", "FrozenBN", stop=2)
     with pytest.raises(InputError, match=message) as error:
-        train(config, tmp_path, *opts, resume=True)
+        train(config, tmp_path, "MODEL.VGG.NORM", "FrozenBN", *opts, resume=True)
     assert "\n" not in str(error.value)
 
 
@@ -248,6 +249,7 @@ def test_the_best_model_is_the_best_of_the_whole_run(config, tmp_path):
 
     run(99.69, stop=2)
     assert state(tmp_path, "model_best")["iteration"] == 1
+    train(config, tmp_path, "TEST.EVAL_PERIOD", 0, resume=True, stop=3)  # evaluates nothing
     assert run(5.24, KeyboardInterrupt, resume=True, interrupted=True).start_iter == 3
     assert state(tmp_path, "model_best")["iteration"] == 1
     # The last checkpoint is of iteration 5, whose evaluation was interrupted.
