@@ -4,7 +4,7 @@ What subclasses of detectron2's classes override stands with the subclass and is
 the next who upgrades: ``DetectionCheckpointer._load_file``, ``_load_model``,
 ``_convert_ndarray_to_tensor`` and ``_parsed_url_during_load`` (checkpoint/checkpointer.py; fvcore
 0.1.5, detectron2 0.6 and main: if renamed, checkpoints would load unchecked, and the tests of
-refusals fail), ``SimpleTrainer._data_loader_iter`` and ``_write_metrics`` (training/trainer.py;
+refusals fail), ``SimpleTrainer._data_loader_iter`` and ``_write_metrics`` (training/amp.py;
 detectron2 0.6 and main: if renamed, bfloat16 training on CPUs fails at its first step),
 ``DefaultTrainer._trainer`` (training/trainer.py; detectron2 0.6 and main: if renamed, training
 fails at its start).

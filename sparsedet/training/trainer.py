@@ -6,7 +6,6 @@ import logging
 import os
 import weakref
 
-import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
@@ -24,7 +23,7 @@ from ..data.loader import TrainLoader, build_train_loader, end_with_parent
 from ..data.randomness import STEP, derived_seed
 from ..errors import InputError
 from ..evaluation import build_evaluator
-from ..timing import now
+from .amp import CPUAMPTrainer
 from .best import BestCheckpointer
 from .distillation import build_distiller
 from .resume import check_settings, run_settings, with_seed
@@ -193,19 +192,3 @@ class Trainer(DefaultTrainer):
 
 def _without_parameters(group: dict) -> dict:
     return {key: value for key, value in group.items() if key != "params"}
-
-
-class CPUAMPTrainer(SimpleTrainer):
-    """bfloat16 autocast on CPU: no gradient scaling, because its exponent is that of float32."""
-
-    def run_step(self) -> None:
-        assert self.model.training, "[CPUAMPTrainer] model was changed to eval mode!"
-        start = now()
-        data = next(self._data_loader_iter)
-        data_time = now() - start
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            losses = self.model(data)
-        self.optimizer.zero_grad()
-        sum(losses.values()).backward()
-        self._write_metrics(losses, data_time)
-        self.optimizer.step()
