@@ -56,8 +56,14 @@ class Trainer(DefaultTrainer):
         # What is trained; checkpoints hold the model itself.
         trained = build_distiller(cfg, model) if cfg.MODEL.DISTILLATION.TEACHER else model
         if comm.get_world_size() > 1:
-            devices = None if on_cpu else [comm.get_local_rank()]
-            trained = DistributedDataParallel(trained, device_ids=devices, broadcast_buffers=False)
+            trained = DistributedDataParallel(
+                trained,
+                device_ids=None if on_cpu else [comm.get_local_rank()],
+                broadcast_buffers=False,
+                # Or it sorts the gradients anew after the first iteration, also of a resumed run,
+                # and more than two processes would add them up in another order.
+                find_unused_parameters=on_cpu and comm.get_world_size() > 2,
+            )
         kind = SimpleTrainer
         if cfg.SOLVER.AMP.ENABLED:
             kind = CPUAMPTrainer if on_cpu else AMPTrainer

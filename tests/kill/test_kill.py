@@ -30,8 +30,9 @@ AMP = ("SOLVER.AMP.ENABLED", "True")
         pytest.param((), AMP, marks=pytest.mark.thorough),
         pytest.param(("--num-gpus", 2), (), marks=pytest.mark.thorough),
         pytest.param(("--num-gpus", 2), AMP, marks=pytest.mark.thorough),
+        pytest.param(("--num-gpus", 3), ("SOLVER.IMS_PER_BATCH", 3), marks=pytest.mark.thorough),
     ],
-    ids=["one", "one-bfloat16", "two", "two-bfloat16"],
+    ids=["one", "one-bfloat16", "two", "two-bfloat16", "three"],
 )
 def test_a_training_that_is_killed_and_resumed(start, config, tmp_path, arguments, opts):
     """It ends with the same weights, bit for bit; workers come and go meanwhile."""
