@@ -1,6 +1,7 @@
 # make demo    train, evaluate and draw a dense and a sparse detector under output/demo
 # make test    lint, formatting, the direction of imports, types and tests
 # make fuzz    10,000 changed files for every reader: about an hour; CASES=1000 for fewer
+# make kill    kill training, compression and export 20 times each, and all that starts processes
 # make docs    the guides and the reference, into site/
 # make setup   what both need: .venv with the pinned versions of constraints.txt
 #
@@ -13,7 +14,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: setup demo test fuzz docs
+.PHONY: setup demo test fuzz kill docs
 
 setup: .venv/.installed
 
@@ -45,3 +46,6 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -rs --durations=10 tests
+
+kill: setup
+	SPARSEDET_KILLS=20 $(BIN)/python -m pytest -q -rs --durations=10 -m "thorough or not thorough" tests/kill

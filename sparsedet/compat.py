@@ -4,12 +4,17 @@ What subclasses of detectron2's classes override stands with the subclass and is
 the next who upgrades: ``DetectionCheckpointer._load_file``, ``_load_model``,
 ``_convert_ndarray_to_tensor`` and ``_parsed_url_during_load`` (checkpoint/checkpointer.py; fvcore
 0.1.5, detectron2 0.6 and main: if renamed, checkpoints would load unchecked, and the tests of
-refusals fail), ``SimpleTrainer._data_loader_iter`` and ``_write_metrics`` (training/trainer.py;
-detectron2 0.6 and main: if renamed, bfloat16 training on CPUs fails at its first step).
+refusals fail), ``SimpleTrainer._data_loader_iter`` and ``_write_metrics`` (training/amp.py;
+detectron2 0.6 and main: if renamed, bfloat16 training on CPUs fails at its first step),
+``DefaultTrainer._trainer`` (training/trainer.py; detectron2 0.6 and main: if renamed, training
+fails at its start).
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -32,10 +37,12 @@ __all__ = [
     "add_convolution_",
     "become",
     "convolution",
+    "die_with_parent",
+    "distributed_worker",
     "has_onednn",
     "pack_convolution",
     "pair",
-    "set_local_process_group",
+    "precise_bn_loader",
     "shape_as_tensor",
     "tree_leaves",
     "tree_map",
@@ -100,13 +107,40 @@ def become(module: nn.Module, kind: type) -> None:
     module.__class__ = kind
 
 
-def set_local_process_group(comm: Any, group: Any) -> None:
-    """Tell ``comm``, detectron2's, which processes run on this machine.
+def distributed_worker(launcher: Any, *args: Any) -> None:
+    """A process that somebody else started joins the others and calls its function.
 
-    detectron2 0.6 and main, whose own launcher sets it so, for NCCL alone. If it goes,
-    comm.get_local_rank() fails in CPU training on several machines.
+    detectron2 0.6 and main, whose own launcher starts processes by it. If it goes, training under
+    torchrun fails at its start.
+
+    Args:
+        launcher: the module ``detectron2.engine.launch``.
+        args: its number on this machine, the function, processes in all and per machine, the number
+            of the machine, the URL, the function's arguments.
     """
-    comm._LOCAL_PROCESS_GROUP = group
+    launcher._distributed_worker(*args)
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, however that ends; on Linux alone.
+
+    torch 2.6 to 2.14, which sets SIGINT, that nohup and shells in the background ignore. If it
+    goes, processes of a killed training go on.
+    """
+    from torch.multiprocessing import _prctl_pr_set_pdeathsig
+
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # it ended before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def precise_bn_loader(hook: Any) -> Any:
+    """The training loader that a PreciseBN hook draws on; detectron2 0.6 and main.
+
+    If it goes, a training with TEST.PRECISE_BN fails at its start.
+    """
+    return hook._data_loader
 
 
 def with_globals(function: Callable, **names: Any) -> Callable:

@@ -35,8 +35,9 @@ def run_tool(monkeypatch, capfd):
         finally:
             # They would go on writing to this test's stdout when it is closed.
             setup_logger.cache_clear()
-            for logger in ("detectron2", "fvcore"):
-                logging.getLogger(logger).handlers.clear()
+            for logger in map(logging.getLogger, ("detectron2", "fvcore", "sparsedet")):
+                logger.handlers.clear()
+                logger.propagate = True
         return status, capfd.readouterr().err.splitlines()
 
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import parse_qs
 
 import torch
@@ -94,6 +95,39 @@ class SparseDetCheckpointer(DetectionCheckpointer):
         with replacing(os.path.join(self.save_dir, "last_checkpoint")) as temporary:
             with open(temporary, "w") as file:
                 file.write(last_filename_basename)
+
+    def forget_last(self) -> None:
+        """So that a run that begins anew in the folder of another is not taken for that one."""
+        with suppress(FileNotFoundError):
+            os.remove(os.path.join(self.save_dir, "last_checkpoint"))
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
+        try:
+            return super().resume_or_load(path, resume=resume)
+        except InputError as error:
+            newest = self.get_checkpoint_file() if resume else ""
+            if not newest or self._is_whole(newest):
+                raise
+            state = "damaged" if os.path.exists(newest) else "missing"
+            raise InputError(
+                f"{newest}, the newest checkpoint, is {state}: {self._instead_of(newest)}"
+            ) from error
+
+    def _instead_of(self, damaged: str) -> str:
+        """Which checkpoint to resume from, and how."""
+        others = set(self.get_all_checkpoint_files()) - {damaged}
+        for other in sorted(others, key=os.path.getmtime, reverse=True):
+            if self._is_whole(other):
+                name, tag = os.path.basename(other), os.path.join(self.save_dir, "last_checkpoint")
+                return f"to go on from {other}, the newest that is whole, write {name} into {tag}"
+        return f"no other in {self.save_dir} is whole; start again without --resume"
+
+    def _is_whole(self, path: str) -> bool:
+        try:
+            self._path = path
+            return "trainer" in self._load_file(path)
+        except InputError:
+            return False
 
     def _load_file(self, filename: str) -> dict:
         state, beside = unwrap(read_checkpoint(filename, self._path))

@@ -40,7 +40,8 @@ def main() -> None:
         return
     weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
     args.opts, args.eval_only = [*args.opts, *weights], True
-    evaluate(setup(args))
+    with setup(args) as cfg:
+        evaluate(cfg)
 
 
 def evaluate_beside(args: argparse.Namespace) -> None:

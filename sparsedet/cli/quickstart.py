@@ -39,7 +39,7 @@ from ..data import generate_shapes
 from ..detection.config import load_config
 from ..detection.load import load_model
 from ..detection.predictor import Predictor
-from ..files import replacing
+from ..files import locked, replacing
 from ..images import read_image
 from ..latency import compare_latency
 from ..model_zoo import get_config_file
@@ -89,7 +89,8 @@ def train(cfg: CfgNode, name: str) -> CfgNode:
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        config_file.write_text(cfg.dump())
+        with replacing(str(config_file)) as temporary:
+            Path(temporary).write_text(cfg.dump())
     seed_all_rng(cfg.SEED)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)
@@ -155,8 +156,11 @@ def main() -> None:
     )
     parser.add_argument("--output", default="output/demo", metavar="DIR")
     output = Path(parser.parse_args().output)
-    output.mkdir(parents=True, exist_ok=True)
+    with locked(str(output)):
+        demo(output)
 
+
+def demo(output: Path) -> None:
     generate_shapes(os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), "shapes"))
     # The log takes what detectron2 logs and what pycocotools prints; the terminal, the progress.
     logging.basicConfig(filename=output / "log.txt", level=logging.INFO)

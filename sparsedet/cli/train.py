@@ -1,11 +1,15 @@
-"""Train or evaluate a detector, as detectron2's own sparsedet train does.
+"""Train or evaluate a detector, as detectron2's own train_net does.
 
     sparsedet train --config-file configs/VOC-Detection/faster_rcnn_VGG_16_sparse.yaml
     sparsedet train --config-file output/config.yaml --eval-only \\
         MODEL.WEIGHTS output/model_final.pth
 
-With MODEL.DEVICE cpu, --num-gpus is the number of CPU processes. SEED and SOLVER.AMP.ENABLED are
-config keys, given as KEY VALUE at the end.
+With MODEL.DEVICE cpu, --num-gpus is the number of CPU processes. torchrun starts it, too:
+
+    torchrun --nproc_per_node 2 tools/train_net.py --config-file FILE
+
+SEED and SOLVER.AMP.ENABLED are config keys, given as KEY VALUE at the end. With --resume a run goes
+on from the last checkpoint in OUTPUT_DIR, as if it had never been stopped.
 """
 
 from __future__ import annotations
@@ -24,13 +28,13 @@ from ..training.trainer import Trainer
 
 def train(args: argparse.Namespace) -> None:
     """What each process does."""
-    cfg = setup(args)
-    if args.eval_only:
-        evaluate(cfg, args.resume)
-        return
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    with setup(args) as cfg:
+        if args.eval_only:
+            evaluate(cfg, args.resume)
+            return
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> None:
@@ -44,11 +48,12 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> None:
 def main() -> None:
     """The command."""
     parser = default_argument_parser(epilog=__doc__)
+    parser.set_defaults(dist_url="auto")  # two trainings run side by side
     args = parser.parse_args()
     if not args.config_file:
         parser.error("--config-file is required")
-    if args.num_gpus < 1:
-        parser.error("--num-gpus must be at least 1")
+    if min(args.num_gpus, args.num_machines) < 1:
+        parser.error("--num-gpus and --num-machines must be at least 1")
     device = load_config(args.config_file, args.opts).MODEL.DEVICE
     launch(
         train,

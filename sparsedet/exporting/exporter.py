@@ -17,6 +17,7 @@ from .. import __version__
 from ..detection.predictor import smallest_side
 from ..errors import InputError
 from ..extras import require
+from ..files import LOCK, working_folder
 from ..runtime.model_info import KEY, ModelInfo
 from ..runtime.seal import seal
 from ..telemetry import require_engine
@@ -93,16 +94,23 @@ def replacing_files(path: str) -> Iterator[str]:
     When the block succeeds, every file that is there takes its place beside ``path``.
 
     Raises:
-        InputError: a file cannot be written there.
+        InputError: a file cannot be written there, or another process is writing it.
     """
-    folder = os.path.dirname(path) or "."
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
-            yield os.path.join(temporary, os.path.basename(path))
-            for name in sorted(os.listdir(temporary)):
-                os.replace(os.path.join(temporary, name), os.path.join(folder, name))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder or "."):
+        raise InputError(f"{path}: cannot be written: No such file or directory")
+    beside = os.path.join(folder, ".export-" + name.replace(".", "-"))
+    with working_folder(beside) as temporary:
+        try:
+            yield os.path.join(temporary, name)
+            written = sorted(set(os.listdir(temporary)) - {LOCK})
+            # A kill between two moves must not leave the old graph beside new weights.
+            if len(written) > 1 and os.path.exists(path):
+                os.remove(path)
+            for part in written:  # .bin before .xml
+                os.replace(os.path.join(temporary, part), os.path.join(folder, part))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _trace(graph: DetectionGraph, path: str) -> None:

@@ -1,27 +1,35 @@
-"""detectron2's default trainer, on CPUs too, with both evaluations and the best model kept."""
+"""detectron2's default trainer, on CPUs too, with both evaluations, whose runs resume exactly."""
 
 from __future__ import annotations
 
+import logging
 import weakref
 
-import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint import SparseDetCheckpointer, model_class_names
+from ..compat import precise_bn_loader
 from ..data import CheckedDatasetMapper
 from ..data.class_order import training_records
+from ..data.loader import TrainLoader, build_train_loader, end_with_parent
+from ..data.randomness import STEP, derived_seed
 from ..detection.build import building
 from ..detection.classes import training_class_names
 from ..detection.predictor import refuse_narrow
+from ..errors import InputError
 from ..evaluation import build_evaluator
-from ..timing import now
+from .amp import CPUAMPTrainer
+from .best import BestCheckpointer
 from .distillation import build_distiller
+from .resume import check_settings, run_settings, with_seed
 
 BEST_METRIC = "bbox/AP50"
 
@@ -34,12 +42,17 @@ class Trainer(DefaultTrainer):
     - the checkpoint of the best AP50 (of the first test set) is kept as ``model_best.pth``;
     - weights of another architecture or preprocessing are refused;
     - classes are matched by name between training sets, test sets and weights;
-    - with MODEL.DISTILLATION.TEACHER, a compressed model learns from its dense twin as well.
+    - with MODEL.DISTILLATION.TEACHER, a compressed model learns from its dense twin as well;
+    - a run that was killed and resumed goes on as if nothing had been: all that is random in an
+      iteration follows from the seed and the iteration, see :class:`TrainLoader` for the data, and
+      a checkpoint holds the rest. Without SEED, one is drawn, logged and kept in the checkpoints.
     """
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)
-        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.seed_is_given = cfg.SEED >= 0
+        cfg = with_seed(DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()))
+        seed_all_rng(cfg.SEED + comm.get_rank())
         model = self.build_model(cfg)
         model.class_names = training_class_names(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -48,8 +61,14 @@ class Trainer(DefaultTrainer):
         # What is trained; checkpoints hold the model itself.
         trained = build_distiller(cfg, model) if cfg.MODEL.DISTILLATION.TEACHER else model
         if comm.get_world_size() > 1:
-            devices = None if on_cpu else [comm.get_local_rank()]
-            trained = DistributedDataParallel(trained, device_ids=devices, broadcast_buffers=False)
+            trained = DistributedDataParallel(
+                trained,
+                device_ids=None if on_cpu else [comm.get_local_rank()],
+                broadcast_buffers=False,
+                # Or it sorts the gradients anew after the first iteration, also of a resumed run,
+                # and more than two processes would add them up in another order.
+                find_unused_parameters=on_cpu and comm.get_world_size() > 2,
+            )
         kind = SimpleTrainer
         if cfg.SOLVER.AMP.ENABLED:
             kind = CPUAMPTrainer if on_cpu else AMPTrainer
@@ -66,13 +85,96 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list:
         built = super().build_hooks()
         tests = self.cfg.DATASETS.TEST
-        if comm.is_main_process() and self.cfg.TEST.EVAL_PERIOD > 0 and tests:
-            # With several test sets, detectron2 puts their names before the metrics.
-            metric = BEST_METRIC if len(tests) == 1 else f"{tests[0]}/{BEST_METRIC}"
-            best = hooks.BestCheckpointer(self.cfg.TEST.EVAL_PERIOD, self.checkpointer, metric)
-            # Before the writers, which come last.
-            built.insert(-1, best)
+        # With several test sets, detectron2 puts their names before the metrics.
+        metric = f"{tests[0]}/{BEST_METRIC}" if len(tests) > 1 else BEST_METRIC
+        # Before the writers, which come last in the main process.
+        place = len(built) - comm.is_main_process()
+        built.insert(place, BestCheckpointer(self.checkpointer, metric))
         return built
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        super().resume_or_load(resume)
+        if len(set(comm.all_gather(self.start_iter))) > 1:
+            raise InputError(
+                f"{self.cfg.OUTPUT_DIR}: not all machines find the last checkpoint there; "
+                "OUTPUT_DIR must be a folder that they share"
+            )
+        if not self.start_iter and comm.is_main_process():
+            self.checkpointer.forget_last()
+        self.data_loader.seed, self.data_loader.start = self.cfg.SEED, self.start_iter
+        test = self.cfg.TEST
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PreciseBN) and test.EVAL_PERIOD > 0:
+                loader = precise_bn_loader(hook)
+                loader.seed = self.cfg.SEED
+                loader.start = self.start_iter // test.EVAL_PERIOD * test.PRECISE_BN.NUM_ITER
+
+    def before_train(self) -> None:
+        super().before_train()
+        if not self.start_iter:
+            return
+        # A kill may have come between a checkpoint and what follows it in the same iteration.
+        self.iter = self.storage.iter = self.start_iter - 1
+        follow = [hooks.EvalHook, BestCheckpointer]
+        if self.start_iter == self.max_iter:  # model_final.pth
+            follow.insert(0, hooks.PeriodicCheckpointer)
+        for hook in self._hooks:
+            if isinstance(hook, tuple(follow)):
+                hook.after_step()
+
+    def run_step(self) -> None:
+        seed_all_rng(derived_seed(self.cfg.SEED, STEP, comm.get_rank(), self.iter))
+        super().run_step()
+
+    def after_train(self) -> None:
+        if self.iter < self.max_iter:  # an error, or Ctrl-C: nothing is to be evaluated or kept
+            kept = (hooks.EvalHook, BestCheckpointer)
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, kept)]
+        super().after_train()
+
+    def state_dict(self) -> dict:
+        state = TrainerBase.state_dict(self)
+        # It is one more after the last iteration, when the best model may be saved.
+        state["iteration"] = min(self.iter, self.max_iter - 1)
+        return {**state, "_trainer": self._trainer.state_dict(), "settings": run_settings(self.cfg)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take up a run; rates and their schedule are the config's, whatever they were before.
+
+        Raises:
+            InputError: the config changes what a run keeps to its end, or ends it earlier.
+        """
+        done, folder = state["iteration"] + 1, self.cfg.OUTPUT_DIR
+        if done > self.max_iter:
+            raise InputError(
+                f"SOLVER.MAX_ITER is {self.max_iter}, but the run in {folder} has done {done} "
+                "iterations; raise it, or take the checkpoints there as they are"
+            )
+        if "settings" not in state:
+            logging.getLogger(__name__).warning(
+                "The checkpoint is of an earlier version: its momentum and its place in the order "
+                "of images are not known"
+            )
+            TrainerBase.load_state_dict(self, state)
+            return
+        if not self.seed_is_given:
+            self.cfg = with_seed(self.cfg, state["settings"]["SEED"])
+        check_settings(state["settings"], run_settings(self.cfg), folder)
+        given = [_without_parameters(group) for group in self.optimizer.param_groups]
+        rates = self.scheduler.base_lrs
+        TrainerBase.load_state_dict(self, state)
+        # What is not in it, such as the state of an AMP that is new, is as at the beginning.
+        try:
+            self._trainer.load_state_dict({**self._trainer.state_dict(), **state["_trainer"]})
+        except ValueError as error:
+            raise InputError(
+                f"{folder}: the run there trained other parameters than this config does; set the "
+                "MODEL keys back, or start another run without --resume, from MODEL.WEIGHTS"
+            ) from error
+        self.scheduler.base_lrs = rates
+        groups = self.optimizer.param_groups
+        for group, values, rate in zip(groups, given, self.scheduler.get_lr()):
+            group.update(values, lr=rate)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -87,15 +189,17 @@ class Trainer(DefaultTrainer):
             return super().build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         records = training_records(cfg, training_class_names(cfg))
-        mapper = CheckedDatasetMapper(cfg, True)
-        return build_detection_train_loader(cfg, mapper=mapper, dataset=records)
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        return build_train_loader(cfg, records, CheckedDatasetMapper(cfg, True), seed)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = CheckedDatasetMapper(cfg, False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        loader.worker_init_fn = end_with_parent
+        return loader
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -108,20 +212,12 @@ class Trainer(DefaultTrainer):
             evaluators = [
                 build_evaluator(cfg, dataset, class_names=names) for dataset in cfg.DATASETS.TEST
             ]
+        # Each process has its own running statistics; the first one's are saved, so those count.
+        if comm.get_world_size() > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
         return super().test(cfg, model, evaluators)
 
 
-class CPUAMPTrainer(SimpleTrainer):
-    """bfloat16 autocast on CPU: no gradient scaling, because its exponent is that of float32."""
-
-    def run_step(self) -> None:
-        assert self.model.training, "[CPUAMPTrainer] model was changed to eval mode!"
-        start = now()
-        data = next(self._data_loader_iter)
-        data_time = now() - start
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            losses = self.model(data)
-        self.optimizer.zero_grad()
-        sum(losses.values()).backward()
-        self._write_metrics(losses, data_time)
-        self.optimizer.step()
+def _without_parameters(group: dict) -> dict:
+    return {key: value for key, value in group.items() if key != "params"}
