@@ -125,9 +125,10 @@ class SparseDetCheckpointer(DetectionCheckpointer):
     def _is_whole(self, path: str) -> bool:
         try:
             self._path = path
-            return "trainer" in self._load_file(path)
+            self._load_file(path)
         except InputError:
             return False
+        return True
 
     def _load_file(self, filename: str) -> dict:
         state, beside = unwrap(read_checkpoint(filename, self._path))

@@ -71,7 +71,8 @@ class Task:
 
         All in all, it must make the same calls each time, whatever its layers have become.
         """
-        recorded, calls = self._recorded.setdefault(id(batch), {}), Counter()
+        recorded = self._recorded.setdefault(id(batch), {})
+        calls: Counter[int] = Counter()
         steps = self.fixed(model)
 
         def fix(module: nn.Module, args: Any, output: Any) -> Any:
