@@ -176,7 +176,7 @@ def test_images_of_all_kinds(run_tool, dense, plan, tmp_path, caplog):
     arguments = [*dense, "--images", photos, *plan[:2], "--output", tmp_path / "out"]
     status, lines = run_tool("compress.py", *arguments)
     assert status == 0, lines
-    assert "1 of 4 images cannot be read" in caplog.text and "cut.png" in caplog.text
+    assert "1 of 4 images cannot be used" in caplog.text and "cut.png" in caplog.text
     # 3 images, at stride 4 of 64 x 72.
     assert _table(tmp_path / "out")["backbone.conv3_1"][6] == str(3 * 16 * 18)
 
