@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..images import read_image
 from .engines import load_graph
 from .model_info import ModelInfo
-from .seal import CHANGED, is_sealed
+from .seal import check_seal
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Detector:
         precision: str = "f32",
     ):
         self.path = path = os.fspath(path)
-        sealed = os.path.isfile(path) and is_sealed(path)  # before an engine sees what is damaged
+        if os.path.isfile(path):
+            check_seal(path)  # before an engine, which may die of it, sees what is damaged
         self._graph, metadata = load_graph(path, engine, threads, precision)
         try:
             self.info = ModelInfo.from_json(metadata)
@@ -74,8 +75,6 @@ class Detector:
             raise InputError(
                 f"{path}: no sparsedet metadata in it; write it with sparsedet export"
             ) from error
-        if self.info.sealed and not sealed:
-            raise InputError(f"{path}: {CHANGED}")
 
     def __call__(self, image: np.ndarray | str | os.PathLike) -> Detections:
         """Detect in (H, W, 3) uint8, BGR, or in an image file.

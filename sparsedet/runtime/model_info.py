@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import asdict, dataclass
 
 KEY = "sparsedet"  # of the one text in the file's metadata
@@ -53,9 +52,3 @@ class ModelInfo:
         if type(info.score_threshold) not in (int, float) or math.isnan(info.score_threshold):
             raise ValueError("score_threshold must be a number")
         return info
-
-    @property
-    def sealed(self) -> bool:
-        """Whether the version that wrote the file put a checksum at its end."""
-        numbers = re.findall(r"\d+", self.version)[:2]
-        return tuple(map(int, numbers)) >= (0, 2)

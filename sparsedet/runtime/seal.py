@@ -11,7 +11,6 @@ import re
 
 from ..errors import InputError
 
-CHANGED = "damaged, or changed since sparsedet export wrote it; export it again"
 NAME = b"sparsedet.sha256"
 _DIGITS = 64
 # ONNX: one more entry, a key and a value, of the metadata (field 14) of a ModelProto. A protocol
@@ -20,42 +19,42 @@ _ONNX = b"\x72" + bytes([4 + len(NAME) + _DIGITS]) + b"\x0a" + bytes([len(NAME)]
 # OpenVINO: a comment after the XML.
 _XML = (b"<!-- " + NAME + b" ", b" -->\n")
 
+# What a file says that another version than 0.1 wrote; looked for before an engine reads it.
+_LATER = re.compile(rb'version(?:"|&quot;): (?:"|&quot;)(?!0\.[01]\.)\d+\.')
+
 
 def seal(path: str) -> None:
     """Write the checksum to the end of an .onnx file, or of an .xml with the .bin beside it."""
     before, after = _XML if path.endswith(".xml") else (_ONNX, b"")
-    digest = _digest(path, os.path.getsize(path))
-    with open(path, "ab") as file:
-        file.write(before + digest + after)
+    with open(path, "rb+") as file:
+        content = file.read()
+        file.write(before + _digest(path, content) + after)
 
 
-def is_sealed(path: str) -> bool:
-    """Whether a file has a checksum, and it is right; those that 0.1.0 wrote have none.
+def check_seal(path: str) -> None:
+    """Compare a file with its checksum; those that 0.1.0 wrote have none.
 
     Raises:
-        InputError: it is wrong.
+        InputError: the file has changed since it was written.
     """
     before, after = _XML if path.endswith(".xml") else (_ONNX, b"")
-    start = os.path.getsize(path) - len(before) - _DIGITS - len(after)
     with open(path, "rb") as file:
-        file.seek(max(0, start))
-        end = file.read()
-    found = re.fullmatch(re.escape(before) + rb"([0-9a-f]{64})" + re.escape(after), end)
-    if found is not None and found[1] != _digest(path, start):
-        raise InputError(f"{path}: {CHANGED}")
-    return found is not None
+        content = file.read()
+    end = re.compile(re.escape(before) + rb"([0-9a-f]{64})" + re.escape(after))
+    start = max(0, len(content) - len(before) - _DIGITS - len(after))
+    found = end.fullmatch(content, start)
+    if found[1] != _digest(path, content[:start]) if found else _LATER.search(content):
+        raise InputError(
+            f"{path}: damaged, or changed since sparsedet export wrote it; export it again"
+        )
 
 
-def _digest(path: str, size: int) -> bytes:
-    """Of the first ``size`` bytes of a file, and of the .bin beside an .xml."""
-    digest = hashlib.sha256()
-    sizes = {path: size}
+def _digest(path: str, content: bytes) -> bytes:
+    """Of the content of a file, and of the .bin beside an .xml."""
+    digest = hashlib.sha256(content)
     weights = os.path.splitext(path)[0] + ".bin"
     if path.endswith(".xml") and os.path.isfile(weights):
-        sizes[weights] = os.path.getsize(weights)
-    for name, left in sizes.items():
-        with open(name, "rb") as file:
-            while block := file.read(min(left, 1 << 20)):
+        with open(weights, "rb") as file:
+            while block := file.read(1 << 20):
                 digest.update(block)
-                left -= len(block)
     return digest.hexdigest().encode()

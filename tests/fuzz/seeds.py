@@ -213,22 +213,30 @@ def hdf5() -> list[bytes]:
 
 
 def detectors() -> list[bytes]:
-    return [(GOLDEN / "model.onnx").read_bytes()]
+    """An exported file, with its checksum."""
+    return [with_metadata(metadata()[0])]
 
 
 def metadata() -> list[bytes]:
     import onnx
 
-    return [onnx.load(GOLDEN / "model.onnx").metadata_props[0].value.encode()]
+    text = onnx.load(GOLDEN / "model.onnx").metadata_props[0].value
+    return [text.replace('"0.1.0"', '"0.2.0"').encode()]
 
 
 def with_metadata(text: bytes) -> bytes:
-    """The exported file with another text in it."""
+    """The exported file with another text in it, and a checksum that is right."""
     import onnx
+
+    from sparsedet.runtime.seal import seal
 
     model = onnx.load(GOLDEN / "model.onnx")
     model.metadata_props[0].value = text.decode(errors="replace")
-    return model.SerializeToString()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "model.onnx"
+        onnx.save(model, place)
+        seal(str(place))
+        return place.read_bytes()
 
 
 def openvino() -> list[bytes]:
@@ -240,10 +248,15 @@ def openvino_weights() -> bytes:
     return _openvino()[1]
 
 
+@cache
 def _openvino() -> tuple[bytes, bytes]:
     import openvino
 
+    from sparsedet.runtime.seal import seal
+
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model.xml"
-        openvino.save_model(openvino.Core().read_model(GOLDEN / "model.onnx"), place)
+        (Path(folder) / "model.onnx").write_bytes(detectors()[0])
+        openvino.save_model(openvino.Core().read_model(place.with_suffix(".onnx")), place)
+        seal(str(place))
         return place.read_bytes(), place.with_suffix(".bin").read_bytes()

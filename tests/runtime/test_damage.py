@@ -13,7 +13,7 @@ from sparsedet.errors import InputError
 from sparsedet.exporting.exporter import export_graph
 from sparsedet.runtime.detector import Detector
 from sparsedet.runtime.model_info import KEY, ModelInfo
-from sparsedet.runtime.seal import is_sealed, seal
+from sparsedet.runtime.seal import check_seal, seal
 
 NAMES = ["cup", "plate", "spoon"]
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
@@ -55,7 +55,8 @@ def test_openvino_s_two_files(exported, kitchen, tmp_path):
     export_graph(
         load_model(kitchen / "config.yaml"), str(path), class_names=NAMES, min_size=64, max_size=128
     )
-    assert is_sealed(str(path)) and len(Detector(path, "openvino")(IMAGE))
+    check_seal(str(path))
+    assert len(Detector(path, "openvino")(IMAGE))
     for file in (path, weights):
         content = file.read_bytes()
         changed = bytearray(content)
