@@ -50,7 +50,7 @@ def new_folder(path: str) -> Iterator[str]:
             cannot be written.
     """
     path = os.path.normpath(path)
-    with working_folder(f"{path}.tmp") as temporary:
+    with working_folder(f"{path}.tmp", path) as temporary:
         if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
             raise InputError(f"{path}: exists already; choose a new folder")
         try:
@@ -63,12 +63,12 @@ def new_folder(path: str) -> Iterator[str]:
 
 
 @contextmanager
-def working_folder(path: str) -> Iterator[str]:
+def working_folder(path: str, result: str) -> Iterator[str]:
     """Yield ``path``, an empty folder that is held as by :func:`locked`, and gone afterwards.
 
-    What a killed process left there is removed first.
+    What a killed process left there is removed first. Errors name ``result``.
     """
-    with locked(path):
+    with locked(path, result):
         try:
             for entry in os.scandir(path):
                 if entry.is_dir(follow_symlinks=False):
@@ -81,26 +81,28 @@ def working_folder(path: str) -> Iterator[str]:
 
 
 @contextmanager
-def locked(folder: str) -> Iterator[None]:
+def locked(folder: str, name: str = "") -> Iterator[None]:
     """Hold a folder, made if it is missing, against other processes.
 
     The lock is the kernel's, on a file in the folder: it ends with the process, however that ends,
     and processes forked from it do not have it, so none outlives the run.
 
+    Errors name ``name``, by default the folder.
+
     Raises:
         InputError: another process holds the folder, or it cannot be written.
     """
-    path = os.path.join(folder, LOCK)
+    path, name = os.path.join(folder, LOCK), name or folder
     try:
         os.makedirs(folder, exist_ok=True)
         file = open(path if fcntl else os.devnull, "a+")
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise InputError(f"{name}: cannot be written: {error.strerror or error}") from error
     with file:
         if fcntl and not (_lock(file) and _is_at(file, path)):
             file.seek(0)
             raise InputError(
-                f"{folder}: another run is at work in it (process {file.read().strip() or '?'}); "
+                f"{name}: another run is at work in it (process {file.read().strip() or '?'}); "
                 "wait for its end, or name another folder"
             )
         file.truncate(0)

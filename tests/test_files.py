@@ -91,7 +91,7 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path):
 def test_the_loser_of_two_leaves_the_winners_folder_alone(tmp_path, holder):
     path = tmp_path / "new"
     winner = holder(new_folder, path)
-    with pytest.raises(InputError, match="another run is at work"), new_folder(str(path)):
+    with pytest.raises(InputError, match="new: another run is at work"), new_folder(str(path)):
         pass
     winner.end()
     winner.join()

@@ -106,7 +106,7 @@ class SparseDetCheckpointer(DetectionCheckpointer):
             return super().resume_or_load(path, resume=resume)
         except InputError as error:
             newest = self.get_checkpoint_file() if resume else ""
-            if not newest or self._is_whole(newest):
+            if not newest or self._whole_keys(newest):
                 raise
             state = "damaged" if os.path.exists(newest) else "missing"
             raise InputError(
@@ -117,18 +117,18 @@ class SparseDetCheckpointer(DetectionCheckpointer):
         """Which checkpoint to resume from, and how."""
         others = set(self.get_all_checkpoint_files()) - {damaged}
         for other in sorted(others, key=os.path.getmtime, reverse=True):
-            if self._is_whole(other):
+            if "trainer" in self._whole_keys(other):
                 name, tag = os.path.basename(other), os.path.join(self.save_dir, "last_checkpoint")
                 return f"to go on from {other}, the newest that is whole, write {name} into {tag}"
         return f"no other in {self.save_dir} is whole; start again without --resume"
 
-    def _is_whole(self, path: str) -> bool:
+    def _whole_keys(self, path: str) -> set[str]:
+        """What a checkpoint holds; nothing if it cannot be read."""
         try:
             self._path = path
-            self._load_file(path)
+            return set(self._load_file(path))
         except InputError:
-            return False
-        return True
+            return set()
 
     def _load_file(self, filename: str) -> dict:
         state, beside = unwrap(read_checkpoint(filename, self._path))

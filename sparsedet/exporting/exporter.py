@@ -100,7 +100,7 @@ def replacing_files(path: str) -> Iterator[str]:
     if not os.path.isdir(folder or "."):
         raise InputError(f"{path}: cannot be written: No such file or directory")
     beside = os.path.join(folder, ".export-" + name.replace(".", "-"))
-    with working_folder(beside) as temporary:
+    with working_folder(beside, path) as temporary:
         try:
             yield os.path.join(temporary, name)
             written = sorted(set(os.listdir(temporary)) - {LOCK})
