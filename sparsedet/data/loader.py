@@ -167,4 +167,7 @@ def _sampler(cfg: CfgNode, records: list[dict]) -> Callable[[int], Sampler]:
         return lambda seed: RandomSubsetTrainingSampler(
             size, ratio, seed_shuffle=seed, seed_subset=seed
         )
-    raise InputError(f"DATALOADER.SAMPLER_TRAIN: detectron2 has no sampler {kind!r}")
+    raise InputError(
+        f"DATALOADER.SAMPLER_TRAIN: there is no {kind}; TrainingSampler, "
+        "RepeatFactorTrainingSampler or RandomSubsetTrainingSampler"
+    )
