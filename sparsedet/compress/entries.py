@@ -106,7 +106,9 @@ def _check_keys(name: str, entry: Mapping, *allowed: set[str]) -> None:
     keys = set(entry) - INFORMATION
     if keys not in allowed:
         forms = " or ".join("{" + ", ".join(sorted(keys)) + "}" for keys in allowed)
-        raise InputError(f"plan entry {name!r}: keys must be {forms}, not {sorted(entry)}")
+        raise InputError(
+            f"plan entry {name!r}: keys must be {forms}, not {sorted(map(str, entry))}"
+        )
 
 
 def plan_to_entries(plan: Plan, model: nn.Module | None = None) -> dict[str, dict[str, Any]]:

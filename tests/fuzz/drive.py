@@ -64,6 +64,7 @@ def fuzz(
                     place = f"{''.join(filter(str.isalnum, name))}-{len(failures)}{reader.suffix}"
                     (keep / place).write_bytes(content)
 
+        worker.read(name, first, first)  # what is wrong with the reader itself is told here
         case()
     return counts, list(failures.values())
 

@@ -1,9 +1,13 @@
 """Every reader of the program: which files it is tried on, and how it is called."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import seeds
+
+PICTURE = seeds.pictures()[0]
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,15 @@ def training_image(path):
 
 
 def voc(path):
-    from sparsedet.data.voc_xml import read_xml
+    """As the one annotation of a dataset; the image is one that can be read."""
+    from sparsedet.data import load_voc
 
-    return read_xml(path, ["cup", "plate"])
+    folder = os.path.dirname(path)
+    for name, content in (("ImageSets/Main/train.txt", b"case"), ("JPEGImages/case.png", PICTURE)):
+        _place(os.path.join(folder, name), content)
+    annotation = os.path.join(folder, "Annotations", "case.xml")
+    _place(annotation, Path(path).read_bytes())
+    return load_voc(folder, "train", ["cup", "plate"])
 
 
 def coco(path):
@@ -46,9 +56,11 @@ def coco(path):
 
     from sparsedet.data.coco import load_coco
 
+    for number in range(3):
+        _place(os.path.join(os.path.dirname(path), f"{number}.jpg"), PICTURE)
     name = path  # detectron2 keeps the classes of each name
     try:
-        load_coco(path, "/tmp", name)
+        load_coco(path, os.path.dirname(path), name)
     finally:
         if name in MetadataCatalog.list():
             MetadataCatalog.remove(name)
@@ -58,7 +70,31 @@ def coco_check(path):
     from sparsedet.data.check import check_split
     from sparsedet.data.coco import read_coco
 
-    return check_split(path, lambda: read_coco(path, "/tmp"))
+    return str(check_split(path, lambda: read_coco(path, os.path.dirname(path))))
+
+
+def yolo(path):
+    """As the one label of a dataset."""
+    from sparsedet.data.yolo import read_yolo
+
+    folder = os.path.dirname(path)
+    _place(os.path.join(folder, "data.yaml"), b"train: images\nnames: [cup, plate]\n")
+    _place(os.path.join(folder, "images", "case.png"), PICTURE)
+    _place(os.path.join(folder, "labels", "case.txt"), Path(path).read_bytes())
+    return read_yolo(folder, "train").dicts()
+
+
+def yolo_yaml(path):
+    from sparsedet.data.yolo import read_yolo
+
+    for name, content in (("images/case.png", PICTURE), ("labels/case.txt", seeds.yolo()[0])):
+        _place(os.path.join(os.path.dirname(path), name), content)
+    return read_yolo(path, "train").dicts()
+
+
+def _place(path: str, content: bytes) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    Path(path).write_bytes(content)
 
 
 def config(path):
@@ -128,7 +164,13 @@ READERS = {
     ),
     "VOC annotation": Reader(voc, seeds.annotations, ".xml", text=True),
     "COCO": Reader(coco, seeds.coco, ".json", text=True),
-    "COCO, data check": Reader(coco_check, seeds.coco, ".json", text=True),
+    "COCO, data check": Reader(
+        coco_check, seeds.coco, ".json", text=True, needs="sparsedet.data.records"
+    ),
+    "YOLO label": Reader(yolo, seeds.yolo, ".label", text=True, needs="sparsedet.data.yolo"),
+    "YOLO data.yaml": Reader(
+        yolo_yaml, seeds.yolo_yaml, ".yaml", text=True, needs="sparsedet.data.yolo"
+    ),
     "config": Reader(config, seeds.config, ".yaml", text=True),
     "plan": Reader(plan, seeds.plan, ".yaml", text=True),
     ".pth": Reader(checkpoint, seeds.torch_files, ".pth"),

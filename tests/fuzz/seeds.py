@@ -53,12 +53,12 @@ def with_png_checksums(content: bytes) -> bytes:
 
 
 def annotations() -> list[bytes]:
-    box = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>25.5</ymax></bndbox>"
+    box = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>23.5</ymax></bndbox>"
     difficult = "<difficult>1</difficult>"
     return [
         (
             '<?xml version="1.0" encoding="UTF-8"?><annotation><folder>VOC</folder>'
-            "<filename>a.jpg</filename><size><width>40</width><height>30</height>"
+            "<filename>a.jpg</filename><size><width>32</width><height>24</height>"
             f"<depth>3</depth></size><object><name>cup</name>{difficult}{box}</object>"
             f"<object><name>plate</name><truncated>0</truncated>{box}</object></annotation>"
         ).encode()
@@ -69,17 +69,26 @@ def coco() -> list[bytes]:
     content = {
         "info": {"year": 2020},
         "images": [
-            {"id": i, "file_name": f"{i}.jpg", "width": 40, "height": 30} for i in range(3)
+            {"id": i, "file_name": f"{i}.jpg", "width": 32, "height": 24} for i in range(3)
         ],
         "categories": [{"id": 1, "name": "cup", "supercategory": "x"}, {"id": 3, "name": "plate"}],
         "annotations": [
             {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 10, 12.5], "area": 125,
              "iscrowd": 0, "segmentation": [[1, 2, 11, 2, 11, 14]]},
-            {"id": 2, "image_id": 1, "category_id": 3, "bbox": [0, 0, 40, 30], "area": 1200,
-             "iscrowd": 1, "segmentation": {"size": [30, 40], "counts": [0, 1200]}},
+            {"id": 2, "image_id": 1, "category_id": 3, "bbox": [0, 0, 32, 24], "area": 768,
+             "iscrowd": 1, "segmentation": {"size": [24, 32], "counts": [0, 768]}},
         ],
     }  # fmt: skip
     return [json.dumps(content, indent=1).encode()]
+
+
+def yolo() -> list[bytes]:
+    box, polygon = "0 0.5 0.5 0.25 0.4", "1 0.1 0.1 0.6 0.1 0.6 0.7"
+    return [f"{box}\n{polygon}\n".encode()]
+
+
+def yolo_yaml() -> list[bytes]:
+    return [b"path: .\ntrain: images\nval: [images]\nnc: 2\nnames:\n  0: cup\n  1: plate\n"]
 
 
 def config() -> list[bytes]:
