@@ -13,6 +13,7 @@ from .errors import InputError
 
 LARGEST = 2**17  # bytes of a file, which are read within a second
 MOST = 20_000  # values, those that an alias repeats counted again
+DEEPEST = 64  # mappings and lists within each other
 BASES = 16  # files in a chain of _BASE_
 STEPS = 1_000  # of arithmetic in one formula
 
@@ -36,8 +37,6 @@ def read_yaml(path: str) -> dict[Any, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             data = yaml.load(file, _Loader)  # noqa: S506  a SafeLoader
-    except RecursionError:
-        raise InputError(f"{path}: cannot be read: nested too deeply") from None
     except (OSError, ValueError, OverflowError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read: {reason}") from error
@@ -99,6 +98,16 @@ def _count(path: str, data: Any) -> None:
 
 class _Loader(yaml.SafeLoader):
     """Builds plain values."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError("nested too deeply")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _tuple(loader: _Loader, node: yaml.Node) -> tuple:
