@@ -10,10 +10,10 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..errors import InputError
+from .state_dicts import read_checkpoint
 
 KEY = "class_names"  # in a checkpoint, and of the attribute of a model
 
@@ -39,11 +39,10 @@ def read_class_names(checkpoint: Mapping[str, Any], path: str) -> list[str] | No
 
 
 def stored_class_names(path: str) -> list[str] | None:
-    """Those that a checkpoint file says, of which no tensor is read."""
+    """Those that a checkpoint file says."""
     if not path.endswith(".pth") or not os.path.isfile(path) or not zipfile.is_zipfile(path):
         return None
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # loading it in earnest says what is wrong
+        return read_class_names(read_checkpoint(path), path)
+    except InputError:  # loading it in earnest says what is wrong
         return None
-    return read_class_names(checkpoint, path) if isinstance(checkpoint, dict) else None
