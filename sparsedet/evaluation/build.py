@@ -9,7 +9,21 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluators
 
 from .coco import COCOBoxEvaluator
+from .detections import BoxEvaluator
 from .voc import VOCDetectionEvaluator
+
+
+class BoxEvaluators(DatasetEvaluators):
+    """Several :class:`BoxEvaluator` side by side."""
+
+    def __init__(self, evaluators: Sequence[BoxEvaluator]):
+        super().__init__(evaluators)
+        self.evaluators = evaluators
+
+    def match(self, class_names: Sequence[str]) -> None:
+        """As :meth:`BoxEvaluator.match`."""
+        for evaluator in self.evaluators:
+            evaluator.match(class_names)
 
 
 def build_evaluator(
@@ -17,7 +31,7 @@ def build_evaluator(
     dataset_name: str,
     output_folder: str | None = None,
     class_names: Sequence[str] | None = None,
-) -> DatasetEvaluators:
+) -> BoxEvaluators:
     """COCO's official box metrics (under "bbox") and VOC's mAP (under "voc"), in percent.
 
     Call it on every process. COCO AP knows crowds but no difficult objects: there a difficult
@@ -32,7 +46,7 @@ def build_evaluator(
         InputError: the dataset has other classes.
     """
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
-    return DatasetEvaluators(
+    return BoxEvaluators(
         [
             COCOBoxEvaluator(dataset_name, output_folder, class_names),
             VOCDetectionEvaluator(dataset_name, class_names),

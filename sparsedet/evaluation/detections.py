@@ -43,9 +43,17 @@ class BoxEvaluator(DatasetEvaluator):
     def __init__(self, dataset_name: str, class_names: Sequence[str] | None = None):
         self.dataset_name = dataset_name
         self.classes = dataset_classes(dataset_name)
-        order = class_order(class_names or self.classes, self.classes, dataset_name)
-        self._order = np.array(order, dtype=int)
+        self.match(class_names or self.classes)
         self.reset()
+
+    def match(self, class_names: Sequence[str]) -> None:
+        """Take detections of a model whose classes these are, in its own order, from now on.
+
+        Raises:
+            InputError: the dataset has other classes.
+        """
+        order = class_order(class_names, self.classes, self.dataset_name)
+        self._order = np.array(order, dtype=int)
 
     def reset(self) -> None:
         self._detections: list[ImageDetections] = []

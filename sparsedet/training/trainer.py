@@ -25,7 +25,7 @@ from ..detection.build import building
 from ..detection.classes import training_class_names
 from ..detection.predictor import refuse_narrow
 from ..errors import InputError
-from ..evaluation import build_evaluator
+from ..evaluation import BoxEvaluators, build_evaluator
 from .amp import CPUAMPTrainer
 from .best import BestCheckpointer
 from .distillation import build_distiller
@@ -209,9 +209,10 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
         if evaluators is None:
             names = model_class_names(model)
-            evaluators = [
-                build_evaluator(cfg, dataset, class_names=names) for dataset in cfg.DATASETS.TEST
-            ]
+            evaluators = [cls.build_evaluator(cfg, dataset) for dataset in cfg.DATASETS.TEST]
+            for evaluator in evaluators:
+                if names and isinstance(evaluator, BoxEvaluators):
+                    evaluator.match(names)
         # Each process has its own running statistics; the first one's are saved, so those count.
         if comm.get_world_size() > 1:
             for buffer in model.buffers():

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
 from sparsedet import Predictor, compress_, export, load_config, load_model
@@ -122,6 +124,28 @@ def test_in_training_as_well(configured, kitchen):
     trainer.checkpointer.save("saved")
     path = f"{cfg.OUTPUT_DIR}/saved.pth"
     assert stored_class_names(path) == CLASSES == load_model(cfg, path).class_names
+
+
+def test_evaluators_of_a_subclass_count(configured, named):
+    """As detectron2 has it: who overrides build_evaluator is asked, whatever the tests are."""
+
+    class Counted(DatasetEvaluator):
+        images = 0
+
+        def process(self, inputs, outputs):
+            self.images += len(inputs)
+
+        def evaluate(self):
+            return {"own": {"images": self.images}}
+
+    class Own(Trainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name, output_folder=None):
+            return Counted()
+
+    cfg = configured([], ["moved"], named)
+    results = Own.test(cfg, load_model(cfg))
+    assert results == {"own": {"images": len(DatasetCatalog.get("moved"))}}
 
 
 def labels(trainer, batches=20):
