@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError
-from .state_dicts import read_checkpoint
+from .torch_files import read_outline
 
 KEY = "class_names"  # in a checkpoint, and of the attribute of a model
 
@@ -39,10 +39,12 @@ def read_class_names(checkpoint: Mapping[str, Any], path: str) -> list[str] | No
 
 
 def stored_class_names(path: str) -> list[str] | None:
-    """Those that a checkpoint file says."""
+    """Those that a checkpoint file says, of which no tensor is read."""
     if not path.endswith(".pth") or not os.path.isfile(path) or not zipfile.is_zipfile(path):
         return None
     try:
-        return read_class_names(read_checkpoint(path), path)
-    except InputError:  # loading it in earnest says what is wrong
+        with open(path, "rb") as file:
+            outline = read_outline(file)
+    except Exception:  # loading it in earnest says what is wrong
         return None
+    return read_class_names(outline, path) if isinstance(outline, dict) else None

@@ -51,7 +51,12 @@ def read_torch(path: str) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _look_through_zip(file: IO[bytes]) -> None:
+def read_outline(file: IO[bytes]) -> Any:
+    """What is in a zip file of PyTorch, with None for each tensor, of which no number is read.
+
+    Raises:
+        ValueError: what is not data; of damage nearly any other exception.
+    """
     size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -68,17 +73,22 @@ def _look_through_zip(file: IO[bytes]) -> None:
             raise ValueError("it is compressed, as PyTorch writes no file; unpack it")
         if sum(entry.file_size for entry in entries.values()) > size:
             raise ValueError("its entries are larger than the file")
-        for name in entries:  # zipfile compares the checksum at the end of an entry
-            with archive.open(name) as entry:
-                while entry.read(_CHUNK):
-                    pass
         stored = {
             name.removeprefix(f"{folder}/data/"): entry.file_size
             for name, entry in entries.items()
             if name.startswith(f"{folder}/data/")
         }
         data = io.BytesIO(archive.read(f"{folder}/data.pkl"))
-    read_pickle(data, *_tensor_calls(size, stored))
+    return read_pickle(data, *_tensor_calls(size, stored))
+
+
+def _look_through_zip(file: IO[bytes]) -> None:
+    read_outline(file)
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():  # zipfile compares the checksum at the end of an entry
+            with archive.open(name) as entry:
+                while entry.read(_CHUNK):
+                    pass
 
 
 def _look_through_legacy(file: IO[bytes]) -> None:
