@@ -22,13 +22,16 @@ def run_trunks_in_channels_last_(model: nn.Module) -> nn.Module:
 
 
 def enter_in_channels_last_(module: nn.Module) -> nn.Module:
-    """Let the images (N, C, H, W) that a module is called with be channels-last, on CPUs."""
+    """Let the images (N, C, H, W) that a module is called with be channels-last, on CPUs.
+
+    What is no such tensor goes in as it is.
+    """
     module.register_forward_pre_hook(_convert)
     return module
 
 
 def _convert(module: nn.Module, args: tuple) -> tuple:
     x, *rest = args
-    if x.device.type == "cpu":
+    if isinstance(x, torch.Tensor) and x.dim() == 4 and x.device.type == "cpu":
         x = x.contiguous(memory_format=torch.channels_last)
     return (x, *rest)

@@ -8,6 +8,7 @@ import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.modeling import build_model
+from torch import nn
 
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.compress import resolve_plan, sparsify_
@@ -16,7 +17,10 @@ from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.layers import LowRankLinear, SparseFusionConv2d
 from sparsedet.modeling import dense_config, sparsified_config
-from sparsedet.modeling.memory_format import run_trunks_in_channels_last_
+from sparsedet.modeling.memory_format import (
+    enter_in_channels_last_,
+    run_trunks_in_channels_last_,
+)
 
 SHAPES = Path(__file__).resolve().parents[2] / "configs/Shapes-Detection"
 SMALL = ["MODEL.VGG.WIDTH_MULTIPLIER", 0.125, "MODEL.ROI_BOX_HEAD.FC_DIM", 16]
@@ -151,3 +155,14 @@ def test_classes_are_counted_in_the_head_of_the_dense_model(tmp_path):
     dense = _config("faster_rcnn_VGG_11.yaml", "MODEL.ROI_HEADS.NUM_CLASSES", 7)
     with pytest.raises(InputError, match="MODEL.ROI_HEADS.NUM_CLASSES is 7"):
         class_names(sparsified_config(dense, PLAN), "shapes_trainval")
+
+
+def test_what_a_trunk_is_called_with_is_converted_if_it_is_images():
+    seen = []
+    trunk = enter_in_channels_last_(nn.Identity())
+    trunk.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    images, boxes = torch.rand(1, 3, 8, 9), [torch.rand(2, 4)]
+    trunk(images), trunk(boxes), trunk(boxes[0])
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(seen[0], images)
+    assert seen[1] is boxes and seen[2] is boxes[0]
