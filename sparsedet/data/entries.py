@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import InputError
@@ -23,10 +23,22 @@ FIELDS = {
 }
 
 
-def parse_entry(name: str, entry: Any, key: str = "") -> Source:
+def read_classes(kind: str, place: str, images: str = "") -> tuple[str, ...]:
+    """The classes of files that are there; () where they are not, as a config may be loaded."""
+    if not os.path.exists(place):
+        return ()
+    if kind == "yolo":
+        return read_data_yaml(place).classes
+    return tuple(dict.fromkeys(voc_classes(place) if kind == "voc" else coco_classes(place)))
+
+
+def parse_entry(
+    name: str, entry: Any, key: str = "", read: Callable[..., tuple[str, ...]] = read_classes
+) -> Source:
     """The data set that an entry describes; its classes are read from its files if not given.
 
     Args:
+        read: by what; :func:`read_classes`, or what remembers that for several entries.
         key: what the messages put before a field; by default, the entry's key in a config.
 
     Raises:
@@ -55,19 +67,10 @@ def parse_entry(name: str, entry: Any, key: str = "") -> Source:
         field: locate(_text(key, entry, field)) for field in FIELDS[kind][0] if field != "split"
     }
     if not common["classes"]:
-        common["classes"] = _read_classes(kind, *places.values())
+        common["classes"] = read(kind, *places.values())
     if kind == "coco":
         return CocoSource(**common, **places)
     return (VocSource if kind == "voc" else YoloSource)(**common, **places)
-
-
-def _read_classes(kind: str, place: str, images: str = "") -> tuple[str, ...]:
-    """Of files that are there; a config may be loaded where they are not."""
-    if not os.path.exists(place):
-        return ()
-    if kind == "yolo":
-        return read_data_yaml(place).classes
-    return tuple(dict.fromkeys(voc_classes(place) if kind == "voc" else coco_classes(place)))
 
 
 def _check_fields(key: str, entry: Mapping, required: tuple, optional: tuple) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from itertools import combinations
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import InputError
-from .entries import parse_entry
+from .entries import parse_entry, read_classes
 from .sources import Source
 
 
@@ -26,8 +27,9 @@ def register_datasets(cfg: CfgNode) -> None:
             TRAIN or TEST is not registered.
     """
     sources = {}
+    read = cache(read_classes)  # the splits of a folder have the classes of all of it
     for name, entry in cfg.DATASETS.REGISTER.items():
-        source = sources[name] = parse_entry(name, entry)
+        source = sources[name] = parse_entry(name, entry, read=read)
         if source.classes and not cfg.is_frozen():
             entry["classes"] = list(source.classes)
     for one, other in combinations(sources.values(), 2):
