@@ -14,6 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
+from sparsedet.data import generate_shapes
 from sparsedet.detection.config import load_config
 from sparsedet.detection.predictor import Predictor
 
@@ -52,6 +53,27 @@ def picture():
         return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """A folder for DETECTRON2_DATASETS with a small demo set: 7 pictures to train, 2 to test."""
+    folder = tmp_path_factory.mktemp("datasets")
+    generate_shapes(str(folder / "shapes"), num_train=7, num_test=2, image_size=(128, 96))
+    return folder
+
+
+@pytest.fixture
+def write_config(tmp_path, shapes, monkeypatch):
+    """Write a config that trains on :func:`shapes`; its path."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(shapes))
+
+    def write(text, name="small.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ import signal
 import pytest
 from kill.command import ROOT, Command
 
-from sparsedet.data import generate_shapes
-
 CONFIG = f"""
 _BASE_: {ROOT}/configs/Shapes-Detection/faster_rcnn_VGG_11.yaml
 MODEL:
@@ -44,16 +42,6 @@ def start(tmp_path):
         command.wait()
 
 
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("datasets")
-    generate_shapes(str(folder / "shapes"), num_train=7, num_test=2, image_size=(128, 96))
-    return folder
-
-
 @pytest.fixture
-def config(tmp_path, shapes, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(shapes))
-    path = tmp_path / "small.yaml"
-    path.write_text(CONFIG)
-    return path
+def config(write_config):
+    return write_config(CONFIG)

@@ -12,7 +12,6 @@ from detectron2.engine import HookBase
 from detectron2.modeling import build_model
 
 from sparsedet.checkpoint import SparseDetCheckpointer
-from sparsedet.data import generate_shapes
 from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.modeling import dense_config
@@ -47,19 +46,9 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("datasets")
-    generate_shapes(str(folder / "shapes"), num_train=7, num_test=2, image_size=(128, 96))
-    return folder
-
-
 @pytest.fixture
-def config(tmp_path, datasets, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
-    path = tmp_path / "small.yaml"
-    path.write_text(CONFIG)
-    return path
+def config(write_config):
+    return write_config(CONFIG)
 
 
 class Stop(HookBase):
