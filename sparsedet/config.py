@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from detectron2.config import CfgNode
 
 from . import modeling  # noqa: F401  what the keys name is then registered
@@ -50,3 +53,12 @@ def add_sparsedet_config(cfg: CfgNode) -> None:
     # read from the data, and on_error: stop. Relative paths start at $DETECTRON2_DATASETS, or at
     # ./datasets without it.
     cfg.DATASETS.REGISTER = CfgNode(new_allowed=True)
+
+
+def leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of a config, as ``SOLVER.BASE_LR``, with its value."""
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -30,7 +30,6 @@ TABLE: Sequence[tuple[str, str]] = (
         r"Cannot find field 'gt_(masks|keypoints)'|'(keypoint)_names' does not exist",
         r"DATASETS.TRAIN has no \1\2 that MODEL.MASK_ON or MODEL.KEYPOINT_ON asks for",
     ),
-    (r"Error: Unknown training sampler: (.*)", r"DATALOADER.SAMPLER_TRAIN: there is no \1"),
     (r"OutOfMemoryError|DefaultCPUAllocator|[Cc]annot allocate memory|^MemoryError", MEMORY),
     (r"Insufficient memory|bad_alloc|Failed to allocate memory", MEMORY),
     (

@@ -55,8 +55,10 @@ def training_records(cfg: CfgNode, class_names: Sequence[str]) -> list[dict]:
             min_keypoints=keypoints,
             proposal_files=proposals and [proposals[number]],
         )
-        order = class_order(dataset_classes(dataset), class_names, dataset)
-        moved = order != list(range(len(order)))
+        places = class_order(class_names, dataset_classes(dataset), dataset)
+        # The other way round: where each of the dataset's is in the model.
+        order = sorted(range(len(places)), key=places.__getitem__)
+        moved = places != sorted(places)
         records += [_in_order(record, order) for record in found] if moved else found
     return records
 

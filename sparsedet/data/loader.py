@@ -127,6 +127,20 @@ def _as_it_is(sample: Any) -> Any:
     return sample
 
 
+def share_of_batch(images: int, processes: int) -> int:
+    """How many images of a batch each process takes.
+
+    Raises:
+        InputError: they cannot share it evenly.
+    """
+    if processes < 1 or images < 1 or images % processes:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {images}, which {processes} processes cannot share evenly; "
+            "make it a multiple"
+        )
+    return images // processes
+
+
 def build_train_loader(
     cfg: CfgNode, records: list[dict], mapper: Callable[[dict], Any], seed: int
 ) -> TrainLoader:
@@ -135,13 +149,7 @@ def build_train_loader(
     Raises:
         InputError: a batch that the processes cannot share, or a sampler that does not exist.
     """
-    processes = comm.get_world_size()
-    batch_size, left = divmod(cfg.SOLVER.IMS_PER_BATCH, processes)
-    if left or not batch_size:
-        raise InputError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {processes} processes "
-            "cannot share evenly; make it a multiple"
-        )
+    batch_size = share_of_batch(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
     return TrainLoader(
         records,
         mapper,

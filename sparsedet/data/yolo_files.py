@@ -11,10 +11,10 @@ import os
 from typing import Any, NamedTuple
 
 from ..errors import InputError
-from ..images import IMAGE_SUFFIXES
 from ..yaml_files import read_yaml
 from .class_lists import check_names
 from .shares import Share
+from .voc_images import is_image
 
 SPLITS = ("train", "val", "test")
 
@@ -120,7 +120,7 @@ def _images_below(folder: str) -> list[str]:
         os.path.join(inner, name)
         for inner, _, names in os.walk(folder)
         for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+        if is_image(name)
     )
 
 

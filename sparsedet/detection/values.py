@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from detectron2.modeling import (
     RPN_HEAD_REGISTRY,
 )
 
+from ..config import leaves
 from ..errors import InputError
 
 # A key, whether a value will do, and what is expected.
@@ -148,7 +149,7 @@ def check_rules(cfg: CfgNode, rules: Sequence[Rule]) -> None:
 
 
 def _check_presence(cfg: CfgNode, defaults: CfgNode) -> None:
-    for key, value in _leaves(cfg):
+    for key, value in leaves(cfg):
         try:
             default = _value(defaults, key)
         except KeyError:  # of what may have any keys, as a plan
@@ -167,14 +168,6 @@ def _check_device(device: str) -> None:
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise InputError(f"MODEL.DEVICE {device}: PyTorch finds {count} GPUs here; choose cpu")
-
-
-def _leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _value(cfg: CfgNode, key: str) -> Any:

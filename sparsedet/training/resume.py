@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from ..config import leaves
 from ..errors import InputError
 
 # What these decide is in the state of the optimizer, parameter by parameter, or is what the run
@@ -37,15 +38,7 @@ def with_seed(cfg: CfgNode, seed: int | None = None) -> CfgNode:
 
 def run_settings(cfg: CfgNode) -> dict[str, Any]:
     """Every key of the config with its value, and the number of processes."""
-    return {**dict(_flat(cfg)), "processes": comm.get_world_size()}
-
-
-def _flat(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    return {**dict(leaves(cfg)), "processes": comm.get_world_size()}
 
 
 def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: str) -> None:

@@ -18,6 +18,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
+from ..data.loader import share_of_batch
 from ..detection.classes import class_names
 from ..detection.config import load_config
 from ..detection.values import EVALUATION, TRAINING, check_rules
@@ -44,8 +45,8 @@ def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
     for name in cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST:
         _check_presence(name)
     if not args.eval_only:
-        _check_batch(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
-        _check_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
+        share_of_batch(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
+        share_of_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
     _check_output(cfg.OUTPUT_DIR)
     cfg.freeze()
     with locked(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
@@ -83,13 +84,6 @@ def _check_presence(dataset: str) -> None:
         raise InputError(
             f"DATASETS: {dataset}: there is no {place}; put it there, or set DETECTRON2_DATASETS "
             "to the folder of the data sets (datasets/README.md)"
-        )
-
-
-def _check_batch(images: int, processes: int) -> None:
-    if processes < 1 or images % processes:
-        raise InputError(
-            f"SOLVER.IMS_PER_BATCH is {images}; expected a multiple of the {processes} processes"
         )
 
 
