@@ -109,7 +109,8 @@ class SparseFusionConv2d(nn.Module):
         as a dense convolution's: what follows may need it. So a network that is given
         channels-last images is not converted at every layer.
         """
-        plain = x.is_contiguous()
+        # A part of a larger tensor is neither; what nn.Conv2d makes of it is plain.
+        plain = x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last)
         if x.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last)
         outputs = []
