@@ -17,6 +17,7 @@ from .. import compat
 from ..compress.surgery import replace_modules
 from ..layers import SparseFusionConv2d
 from ..modeling import VGG
+from .pooling import pool_by_sums_
 
 # The modules that take the time, which may run in another dtype.
 _HEAVY = ("backbone", "proposal_generator.rpn_head", "roi_heads.res5", "roi_heads.box_head")
@@ -48,6 +49,7 @@ def optimize_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32)
         fuse_convolutions_(model)
         run_early_stages_in_bands_(model)
         suppress_few_proposals_(model)
+        pool_by_sums_(model)
     return model.to(memory_format=torch.channels_last)
 
 
