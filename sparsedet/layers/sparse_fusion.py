@@ -253,7 +253,21 @@ class _PhaseConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if any(self.extra_padding):
             x = F.pad(x, self.extra_padding)
+        strided_tap = self.kernel_size == (1, 1) and self.stride != (1, 1)
+        if strided_tap and self.weight.requires_grad and torch.is_grad_enabled():
+            return self._forward_by_slices(x)
         return super().forward(x)
+
+    def _forward_by_slices(self, x: torch.Tensor) -> torch.Tensor:
+        """Of one tap with a stride, for training: what the stride steps over is dropped first.
+
+        The gradient of such weights, from few channels-last channels, crashes in oneDNN 3.12
+        (docs/reliability.md).
+        """
+        vertical, horizontal = self.padding
+        x = F.pad(x, (horizontal, horizontal, vertical, vertical))
+        x = x[:, :, :: self.stride[0], :: self.stride[1]]
+        return F.conv2d(x, self.weight, groups=self.groups)
 
 
 def _phase_axis(taps: range, size: int, dilation: int, padding: int) -> tuple[int, int, int, int]:
