@@ -39,7 +39,9 @@ def run_tool(monkeypatch, capfd):
             for logger in map(logging.getLogger, ("detectron2", "fvcore", "sparsedet")):
                 logger.handlers.clear()
                 logger.propagate = True
-        return status, capfd.readouterr().err.splitlines()
+        output, errors = capfd.readouterr()
+        assert "Traceback" not in output
+        return status, errors.splitlines()
 
     return run
 

@@ -6,6 +6,7 @@ import argparse
 import glob
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -70,11 +71,19 @@ def _log(cfg: CfgNode, args: argparse.Namespace) -> None:
     logging.raiseExceptions = False
     for name in ("fvcore", "detectron2", "sparsedet"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
+    # detectron2 logs an error that ends the training, which is told once in the terminal.
+    for handler in logging.getLogger("detectron2").handlers:
+        if getattr(handler, "stream", None) is sys.stdout:  # log.txt keeps it
+            handler.addFilter(_is_told)
     logger = logging.getLogger(__name__)
     logger.info(f"Rank of current process: {comm.get_rank()}. World size: {comm.get_world_size()}")
     logger.info("Environment info:\n" + collect_env_info())
     logger.info(f"Command line arguments: {args}")
     logger.info(f"Running with full config:\n{cfg.dump()}")
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    return record.exc_info is None
 
 
 def _check_presence(dataset: str) -> None:

@@ -152,6 +152,8 @@ def test_bad_arguments_end_in_one_line(run_tool, config, tmp_path, arguments, me
     errors = [line for line in lines if line.startswith("error: ")]
     assert status == 1 and len(errors) == 1 and message in errors[0], lines
     assert not any("Traceback" in line for line in lines)
+    if "diverged" in message:
+        assert "Exception during training" in (tmp_path / "out" / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below", "", "http://a/b"])
