@@ -14,7 +14,8 @@ from torch import nn
 
 from ..checkpoint import model_class_names
 from ..errors import InputError
-from ..runtime.detector import Detections, resized_shape
+from ..runtime.detections import Detections
+from ..runtime.detector import resized_shape
 from .load import load_model, model_config
 
 

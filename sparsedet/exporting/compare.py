@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from ..runtime.detector import Detections
+from ..runtime.detections import Detections
 
 
 @dataclass(frozen=True)

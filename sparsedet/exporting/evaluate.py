@@ -22,7 +22,8 @@ from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..evaluation import build_evaluator
 from ..images import read_image
-from ..runtime.detector import Detections, Detector
+from ..runtime.detections import Detections
+from ..runtime.detector import Detector
 from .compare import Difference, compare
 
 PIXELS, SCORE = 0.5, 0.001  # the differences that f32 may have

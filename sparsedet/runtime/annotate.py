@@ -15,7 +15,7 @@ from ..drawing import draw_boxes
 from ..errors import InputError
 from ..files import replacing
 from ..images import find_images, open_video, read_image
-from .detector import Detections
+from .detections import Detections
 
 # Pixels (H, W, 3) uint8, BGR, to what is in them; InputError if they cannot be used.
 Detect = Callable[[np.ndarray], Detections]
