@@ -10,13 +10,14 @@ from PIL import Image
 from torch import nn
 
 from ..detection.classes import detected_class_names
+from ..detection.labels import model_labels
 from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..images import find_images, read_image
 from ..runtime.detector import Detector
 from ..weights import check_finite
-from .compare import Difference
-from .evaluate import PIXELS, SCORE, compare_with_pytorch
+from .compare import Difference, beyond_limits
+from .evaluate import compare_with_pytorch
 from .exporter import PRECISIONS, export_graph, replacing_files
 
 
@@ -73,10 +74,14 @@ def export(
             max_size=cfg.INPUT.MAX_SIZE_TEST,
             precision=precision,
             images=files,
+            input_format=cfg.INPUT.FORMAT,
+            labels=model_labels(cfg, model, names),
         )
         apart = compare_on(picture, temporary, predictor, names)
-        if precision == "f32" and (apart.pixels > PIXELS or apart.score > SCORE or apart.unmatched):
-            raise InputError(f"{path}: the file differs from the model: nothing was written")
+        if precision == "f32" and (what := beyond_limits(apart)):
+            raise InputError(
+                f"{path}: the file differs from the model in {what}; nothing was written"
+            )
     return apart
 
 

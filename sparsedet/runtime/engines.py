@@ -11,8 +11,8 @@ from ..errors import InputError
 from ..telemetry import require_engine
 from .model_info import KEY
 
-# Pixels (H, W, 3) uint8 to the graph's outputs: boxes, scores and classes.
-Graph = Callable[[np.ndarray], "tuple[np.ndarray, np.ndarray, np.ndarray]"]
+# Pixels (H, W, 3) uint8 to the graph's outputs, in their order. Any number of threads may call it.
+Graph = Callable[[np.ndarray], "tuple[np.ndarray, ...]"]
 
 
 def load_graph(
@@ -64,11 +64,19 @@ def _openvino(path: str, threads: int | None, precision: str) -> tuple[Graph, st
     options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
-    request = core.compile_model(model, "CPU", options).create_infer_request()
+    compiled = core.compile_model(model, "CPU", options)
+    idle = [compiled.create_infer_request()]  # one that runs refuses other calls
 
     def run(image: np.ndarray) -> tuple[np.ndarray, ...]:
-        results = request.infer([image])
-        return tuple(results[i].copy() for i in range(3))  # the buffers are used again
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        try:
+            results = request.infer([image])
+            return tuple(results[i].copy() for i in range(len(results)))  # buffers are used again
+        finally:
+            idle.append(request)
 
     place = ["framework", KEY]  # where OpenVINO puts the metadata of an ONNX file
     return run, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else ""
