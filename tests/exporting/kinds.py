@@ -79,12 +79,16 @@ def small_model(kind: str, *opts, sparse: bool = False) -> torch.nn.Module:
     model = _fcos(cfg) if kind == "fcos" else build_model(cfg)
     model.eval().cfg = cfg
     if sparse:
-        sparsify_(model, uniform_plan(model, "rows", 2.0))
+        sparsify_(model, uniform_plan(model, "rows", 2.0, exclude=["*cls_score"]))
     for name, layer in model.named_modules():
-        if "fpn_output" in name and hasattr(layer, "weight"):
+        if ("fpn_output" in name or "top_block.p" in name) and hasattr(layer, "weight"):
             _spread(lambda: model.backbone(50 * torch.randn(1, 3, 96, 128)), layer, 1)
         elif "_subnet" in name and isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(layer.weight)
+        elif name == "head.cls_score":
+            torch.nn.init.zeros_(layer.bias)
+        elif name == "head.bbox_pred" and kind == "fcos":  # distances, of which few are above 0
+            torch.nn.init.ones_(layer.bias)
     image = torch.from_numpy(picture(96, 128).transpose(2, 0, 1).copy())
     for name, layer in model.named_modules():
         spread = SPREADS.get(name.rpartition(".")[2])
@@ -113,7 +117,8 @@ def _fcos(cfg) -> FCOS:
 def _spread(run, layer, spread):
     """Scale a layer so that its outputs have this standard deviation."""
     outputs = []
-    hook = layer.register_forward_hook(lambda module, args, output: outputs.append(output))
+    # A copy, as dense detectors change what their heads gave.
+    hook = layer.register_forward_hook(lambda module, args, y: outputs.append(y.clone()))
     run()
     hook.remove()
     layer.weight *= spread / torch.cat([y.flatten() for y in outputs]).std()

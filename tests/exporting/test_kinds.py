@@ -153,7 +153,7 @@ def test_names_and_colours_travel(tmp_path):
             ["MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool"],
             "only ROIAlign and ROIAlignV2",
         ),
-        ("mask fpn", ["MODEL.ROI_MASK_HEAD.POOLER_TYPE", ""], "MODEL.ROI_MASK_HEAD.POOLER_TYPE"),
+        ("mask fpn", ["MODEL.ROI_MASK_HEAD.POOLER_TYPE", "ROIPool"], "MODEL.ROI_MASK_HEAD.POOLER"),
         (
             "faster fpn",
             ["TEST.DETECTIONS_PER_IMAGE", -1],
@@ -189,7 +189,7 @@ def test_a_file_that_differs_is_refused(tmp_path, monkeypatch):
         "layers",
         lambda x: layers(x).roll(1, dims=1) if tracing() else layers(x),
     )
-    with pytest.raises(InputError, match=r"differs from the model in masks \(0\.\d+\)"):
+    with pytest.raises(InputError, match=r"differs from the model in masks \("):
         export(kind.model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
