@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+from ..errors import InputError
 from ..runtime.detections import Detections
 from ..runtime.panoptic import Panoptic
 
@@ -50,11 +51,13 @@ def compare(expected: Detections, found: Detections, floor: float = 0.0) -> Diff
     """Match two runs; detections that have no score above ``floor`` need no counterpart.
 
     Raises:
-        ValueError: one run has masks, keypoints or maps that the other has not.
+        InputError: one run has masks, keypoints or maps that the other has not.
     """
     for name in ("masks", "keypoints", "semantic", "panoptic"):
-        if (getattr(expected, name) is None) != (getattr(found, name) is None):
-            raise ValueError(f"one run has {name}, and the other has not")
+        runs = [getattr(run, name) is None for run in (expected, found)]
+        if runs[0] != runs[1]:
+            which = "the model" if runs[0] else "the file"
+            raise InputError(f"{which} gives no {name}: these are not of the same model")
     i, j = _pairs(expected, found)
     lonely = np.concatenate((np.delete(expected.scores, i), np.delete(found.scores, j)))
     score = np.abs(expected.scores[i] - found.scores[j]).max(initial=0)

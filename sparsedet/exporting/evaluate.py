@@ -51,6 +51,8 @@ def evaluate_export(
             of the file or the model; an image that cannot be used.
     """
     cfg = predictor.cfg
+    if "boxes" not in detector.info.outputs:
+        raise InputError(f"{detector.path}: it gives a semantic map, and no boxes to evaluate")
     try:
         records = DatasetCatalog.get(dataset)
     except OSError as error:  # of a dataset that detectron2 registers

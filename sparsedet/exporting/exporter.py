@@ -18,6 +18,7 @@ from ..detection.predictor import smallest_side
 from ..errors import InputError
 from ..extras import require
 from ..files import LOCK, working_folder
+from ..runtime.engines import missing_operator
 from ..runtime.labels import Labels
 from ..runtime.model_info import KEY, ModelInfo
 from ..runtime.seal import seal
@@ -157,7 +158,14 @@ def _save(traced: str, path: str, info: ModelInfo) -> None:
         # convert_model simplifies the graph: int8 loads in half of the time and runs no slower. But
         # after it OpenVINO 2026.4 runs RoIAlign in bf16 on another layout, 20 times slower.
         simplify = info.precision == "int8"
-        converted = (openvino.convert_model if simplify else openvino.Core().read_model)(traced)
+        read = openvino.convert_model if simplify else openvino.Core().read_model
+        try:
+            converted = read(traced)
+        except RuntimeError as error:
+            operator = missing_operator(error) or "that it does not name"
+            raise InputError(
+                f"the model cannot be exported: openvino lacks the operator {operator}"
+            ) from error
         try:
             openvino.save_model(converted, path, compress_to_fp16=info.precision == "f16")
         except RuntimeError as error:  # it says no more than iostream error

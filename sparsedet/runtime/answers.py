@@ -30,11 +30,13 @@ def _is_detections(found: Mapping[str, np.ndarray], name: str, info: ModelInfo) 
     if name == "classes":
         known = value.dtype.kind == "i" and (0 <= value) & (value < len(info.class_names))
         return value.shape == (count,) and bool(np.all(known))
+    names = info.labels.keypoint_names
+    points = (len(names),) if names else value.shape[1:2]
     ends = {
         "boxes": (4,),
         "scores": (),
         "masks": value.shape[-1:] * 2,
-        "keypoint_maps": (len(info.labels.keypoint_names), *value.shape[-1:] * 2),
+        "keypoint_maps": (*points, *value.shape[-1:] * 2),
     }
     return value.shape == (count, *ends[name]) and _is_finite(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -39,7 +40,22 @@ def load_graph(
     except InputError:
         raise
     except Exception as error:  # each engine has errors of its own
+        if operator := missing_operator(error):
+            raise InputError(f"{path}: {engine} lacks the operator {operator}") from error
         raise InputError(f"{path}: not a model that {engine} can load, or truncated") from error
+
+
+def missing_operator(error: Exception) -> str:
+    """The operators that an engine says it does not know; "" where it complains of something else.
+
+    ONNX Runtime 1.17 to 1.30, OpenVINO 2024 to 2026.
+    """
+    found = re.search(
+        r"No Op registered for (\w+)|error: ([\w.]*:\w+)\(-?\d+\) is not a registered"
+        r"|implementation for (\w+)|for operations: ([\w.,: -]+)",
+        str(error),
+    )
+    return next(filter(None, found.groups())).strip() if found else ""
 
 
 def _onnxruntime(path: str, threads: int | None, precision: str) -> tuple[Graph, str]:
