@@ -121,6 +121,16 @@ def test_the_optimized_copy_gives_the_same(kind):
     assert beyond_limits(compare_with_pytorch(kind.model.cfg, *answers)) == ""
 
 
+def test_box_heads_of_a_cascade_run_in_half_precision():
+    model = small_model("cascade")
+    inputs = [{"image": torch.from_numpy(picture(96, 128).transpose(2, 0, 1).copy())}]
+    fast = optimize_for_inference(model, torch.bfloat16)
+    assert all(p.dtype == torch.bfloat16 for p in fast.roi_heads.box_head.parameters())
+    with torch.no_grad():
+        found, expected = (m(inputs)[0]["instances"].scores for m in (fast, model))
+    assert len(found) == len(expected) and (found - expected).abs().max() < 0.1
+
+
 @pytest.mark.parametrize("name", ["mask fpn", "keypoint", "cascade", "retinanet", "panoptic"])
 def test_compact_models(name, tmp_path):
     compact = Kind(name, tmp_path, sparse=True)
