@@ -28,8 +28,8 @@ MAPS = {"panoptic": [*BOXES, "masks", "semantic"], "semantic": ["semantic"]}
 class Kind:
     """A model, its predictor and its files, made once."""
 
-    def __init__(self, kind, folder, sparse=False):
-        self.model = small_model(kind, sparse=sparse)
+    def __init__(self, kind, folder, *opts, sparse=False):
+        self.model = small_model(kind, *opts, sparse=sparse)
         self.names = {"rpn": ["object"], "sem": []}.get(kind[:3], NAMES)
         self.labels = model_labels(self.model.cfg, self.model, self.names)
         self.predictor = Predictor.of(self.model)
@@ -136,6 +136,26 @@ def test_compact_models(name, tmp_path):
     compact = Kind(name, tmp_path, sparse=True)
     assert any(type(m).__name__ == "SparseFusionConv2d" for m in compact.model.modules())
     check_parity(compact, Detector(compact.export(".onnx"), threads=1))
+
+
+GROUPS = ["MODEL.RESNETS.NUM_GROUPS", 4, "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True]
+
+
+@pytest.mark.parametrize(
+    "name, opts",
+    [
+        ("mask fpn", [*GROUPS, "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True]),
+        (
+            "mask c4",
+            ["MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlign", "MODEL.ROI_HEADS.NUM_CLASSES", 1],
+        ),
+        ("retinanet", ["MODEL.RETINANET.NORM", "BN", "MODEL.ANCHOR_GENERATOR.OFFSET", 0.5]),
+    ],
+    ids=["for all classes in common", "the first RoIAlign", "norms of their own"],
+)
+def test_variants(name, opts, tmp_path):
+    kind = Kind(name, tmp_path, *opts)
+    check_parity(kind, Detector(kind.export(".onnx"), threads=1))
 
 
 def test_names_and_colours_travel(tmp_path):
