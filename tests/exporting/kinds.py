@@ -79,7 +79,7 @@ def small_model(kind: str, *opts, sparse: bool = False) -> torch.nn.Module:
     model = _fcos(cfg) if kind == "fcos" else build_model(cfg)
     model.eval().cfg = cfg
     if sparse:
-        sparsify_(model, uniform_plan(model, "rows", 2.0, exclude=["*cls_score"]))
+        sparsify_(model, uniform_plan(model, "rows", 2.0, exclude=["*cls_score", "*bbox_pred"]))
     for name, layer in model.named_modules():
         if ("fpn_output" in name or "top_block.p" in name) and hasattr(layer, "weight"):
             _spread(lambda: model.backbone(50 * torch.randn(1, 3, 96, 128)), layer, 1)
