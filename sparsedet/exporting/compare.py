@@ -29,7 +29,8 @@ class Difference:
         unmatched: detections of either run that have no counterpart.
         pixels: the largest difference of a coordinate; 0 without pairs.
         score: the largest difference of a score, of keypoints too; 0 without pairs.
-        masks: pixels in one mask of a pair and not in the other, to those in either.
+        masks: pixels in one mask of a pair and not in the other, but for one that rounding may
+            turn, to those in either.
         keypoints: the share of keypoints that lie more than a pixel apart.
         semantic: the share of pixels of another class.
         panoptic: the share of pixels of another class of things or stuff.
@@ -99,7 +100,7 @@ def _apart(expected, found, i: np.ndarray, j: np.ndarray) -> float:
     differ = either = 0
     for a, b in zip(i, j):
         one, other = expected[a], found[b]
-        differ += int((one ^ other).sum())
+        differ += max(int((one ^ other).sum()) - 1, 0)  # of a mask of few pixels one is many
         either += int((one | other).sum())
     return differ / max(either, 1)
 
