@@ -11,7 +11,7 @@ __version__ = "0.2.0"
 
 _HOMES = {
     # what runs exported files
-    "Detections": "runtime.detector",
+    "Detections": "runtime.detections",
     "Detector": "runtime.detector",
     "model_zoo": "model_zoo",
     # what compresses any torch module

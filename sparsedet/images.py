@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -181,16 +182,30 @@ def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     return pixels
 
 
+def is_live(video: str) -> bool:
+    """Whether a video is a camera, by its number, or a stream, by its address, and no file."""
+    return not os.path.isfile(video) and (video.isdecimal() or "://" in video)
+
+
+def shown_name(video: str) -> str:
+    """The name of a video without the user and password that an address may hold."""
+    return re.sub(r"//[^/@]*@", "//", video)
+
+
 def open_video(path: str) -> cv2.VideoCapture:
-    """A video file, ready to read.
+    """A video file, a camera or a stream, see :func:`is_live`, ready to read.
 
     Raises:
         InputError: missing, or not a video.
     """
-    if not os.path.isfile(path):
+    live = is_live(path)
+    if not live and not os.path.isfile(path):
         raise InputError(f"{path}: no such file")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what it says is no help to a user
-    video = cv2.VideoCapture(path)
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    video = cv2.VideoCapture(int(path) if live and path.isdecimal() else path)
+    cv2.utils.logging.setLogLevel(level)
     if not video.isOpened():
-        raise InputError(f"{path}: not a video that OpenCV can read")
+        what = "no camera or stream" if live else "not a video"
+        raise InputError(f"{shown_name(path)}: {what} that OpenCV can read")
     return video

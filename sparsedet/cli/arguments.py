@@ -44,7 +44,12 @@ def add_annotator_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|DIR|GLOB",
         help="images, folders of images, or quoted patterns (** for any depth of folders)",
     )
-    source.add_argument("--video-input", metavar="FILE")
+    source.add_argument(
+        "--video-input",
+        metavar="FILE|NUMBER|URL",
+        help="a video file, a camera by its number (0), or a stream (rtsp://...); the last two are "
+        "recorded until Ctrl-C",
+    )
     parser.add_argument("--output", required=True, metavar="DIR")
 
 

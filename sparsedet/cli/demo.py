@@ -12,9 +12,16 @@ or the annotated video as .mp4, and detections.json: a list with an entry for ea
      "frame": number from 0 (video only), "width": pixels, "height": pixels,
      "detections": [{"class": name, "score": 0 to 1, "box": [x0, y0, x1, y1] in pixels}, ...]}
 
-with the best detection first. Inputs that cannot be read are passed over and named at the end, and
-the exit status is then 1. After Ctrl-C, pictures that were done are there; of a
-video, nothing is.
+with the best detection first. A detection has "segmentation" too, its mask, where the model gives
+one, as COCO's compressed RLE, {"size": [height, width], "counts": text}; and "keypoints", COCO's
+triples [x, y, score, ...] in one list, where a pixel's center has whole numbers. A panoptic model
+gives "segments_info", [{"id": from 1, "category_id": index of the class among things or among
+stuff, "isthing": bool, "area": pixels, "class": name, "segmentation": RLE}, ...]; a semantic one
+"semantic", the same without "id" and "isthing".
+
+Inputs that cannot be read are passed over and named at the end, and
+the exit status is then 1. After Ctrl-C, pictures that were done are there; of a video file, nothing
+is. A camera (--video-input 0) or a stream (--video-input rtsp://...) is recorded until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -48,6 +55,7 @@ def main() -> None:
     cfg = load_config(args.config_file, args.opts)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.confidence_threshold
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = args.confidence_threshold
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = args.confidence_threshold
     predictor = Predictor(cfg)
     names = detected_class_names(cfg, predictor.model)
-    annotator.run(lambda image: predictor.detect(image, names))
+    annotator.run(lambda image: predictor.detect(image, names).above(args.confidence_threshold))

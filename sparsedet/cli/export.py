@@ -7,8 +7,10 @@
 
 Writes ONNX, or OpenVINO IR where the output is named .xml (with a .bin beside it). Before it is put
 in place, the file is run on one picture (the first of --images, or a generated one, in which few
-models find anything) beside the PyTorch model, and the largest difference is printed; f32 is
-refused beyond 0.5 pixels or 0.001 of score. sparsedet predict runs the file.
+models find anything) beside the PyTorch model, and the largest differences are printed, of boxes,
+scores, masks, keypoints and maps, whichever the model gives; f32 is refused beyond 0.5 pixels,
+0.001 of score, 1% of the pixels of masks and maps or 10% of the keypoints. sparsedet predict runs
+the file.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 
 The output folder gets annotated pictures, or an annotated video, and detections.json, in the form
 that sparsedet demo describes. Inputs that cannot be read are passed over and named at the end, and
-the exit status is then 1. After Ctrl-C, pictures that were done are there; of a
-video, nothing is.
+the exit status is then 1. After Ctrl-C, pictures that were done are there; of a video file, nothing
+is. A camera (--video-input 0) or a stream (--video-input rtsp://...) is recorded until Ctrl-C.
 """
 
 from __future__ import annotations

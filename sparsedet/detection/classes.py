@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import ProposalNetwork, SemanticSegmentor
 from torch import nn
 
 from ..checkpoint import model_class_names, stored_class_names
@@ -28,7 +29,10 @@ def class_names(cfg: CfgNode, dataset: str) -> list[str]:
 
 
 def _check_number(cfg: CfgNode, number: int, where: str) -> None:
-    head = "RETINANET" if "Retina" in dense_config(cfg).MODEL.META_ARCHITECTURE else "ROI_HEADS"
+    architecture = dense_config(cfg).MODEL.META_ARCHITECTURE
+    if architecture in ("ProposalNetwork", "SemanticSegmentor"):
+        return  # these tell no things apart
+    head = "RETINANET" if "Retina" in architecture else "ROI_HEADS"
     classes = cfg.MODEL[head].NUM_CLASSES
     if number != classes:
         raise InputError(f"MODEL.{head}.NUM_CLASSES is {classes}, but {where} has {number} classes")
@@ -55,12 +59,16 @@ def detected_class_names(cfg: CfgNode, model: nn.Module) -> list[str]:
     """Those of a trained model, by which a tool names what it detects.
 
     A checkpoint says them. For one of an earlier version they are those of the first dataset in
-    DATASETS.TEST.
+    DATASETS.TEST. Proposals have one class, and a model of stuff alone has none.
 
     Raises:
         InputError: it is of an earlier version, and there is no such dataset, or it names no
             classes, or another number than the model's.
     """
+    if isinstance(model, ProposalNetwork):
+        return ["object"]
+    if isinstance(model, SemanticSegmentor):
+        return []
     names = model_class_names(model)
     if not names and cfg.DATASETS.TEST:
         names = class_names(cfg, cfg.DATASETS.TEST[0])

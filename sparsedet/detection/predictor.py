@@ -14,8 +14,11 @@ from torch import nn
 
 from ..checkpoint import model_class_names
 from ..errors import InputError
-from ..runtime.detector import Detections, resized_shape
+from ..runtime.detections import Detections
+from ..runtime.detector import resized_shape
+from .labels import model_labels
 from .load import load_model, model_config
+from .outputs import to_detections
 
 
 class Predictor(DefaultPredictor):
@@ -63,11 +66,7 @@ class Predictor(DefaultPredictor):
         resized = resized_shape(height, width, size.MIN_SIZE_TEST, size.MAX_SIZE_TEST)
         if min(resized) < smallest_side(self.model):
             raise InputError(f"{width} x {height} pixels are too narrow for the model")
-        found = self(image)["instances"].to("cpu")
-        found = found[found.scores.argsort(descending=True)]
-        classes = found.pred_classes.numpy()
-        boxes, scores = found.pred_boxes.tensor.numpy(), found.scores.numpy()
-        return Detections(boxes, scores, classes, [names[c] for c in classes])
+        return to_detections(self(image), names, model_labels(self.cfg, self.model, names))
 
 
 def refuse_narrow(model: nn.Module, args: tuple) -> None:

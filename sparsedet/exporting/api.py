@@ -10,13 +10,14 @@ from PIL import Image
 from torch import nn
 
 from ..detection.classes import detected_class_names
+from ..detection.labels import model_labels
 from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..images import find_images, read_image
 from ..runtime.detector import Detector
 from ..weights import check_finite
-from .compare import Difference
-from .evaluate import PIXELS, SCORE, compare_with_pytorch
+from .compare import Difference, beyond_limits
+from .evaluate import compare_with_pytorch
 from .exporter import PRECISIONS, export_graph, replacing_files
 
 
@@ -27,11 +28,12 @@ def export(
     precision: str = "f32",
     images: str | os.PathLike | None = None,
 ) -> Difference:
-    """Write a detector to ONNX, or to OpenVINO IR where ``path`` ends in .xml (and a .bin beside).
+    """Write a model to ONNX, or to OpenVINO IR where ``path`` ends in .xml (and a .bin beside).
 
-    The file holds everything between the resized image and the detections, for any image size, and
-    says how to use it: :class:`sparsedet.Detector` runs it. Before it is put in place it is run on
-    one picture beside the model.
+    The file holds everything between the resized image and what the task gives (boxes, masks,
+    keypoints, segments, semantic maps, proposals), for any image size, and says how to use it:
+    :class:`sparsedet.Detector` runs it. Before it is put in place it is run on one picture beside
+    the model.
 
     Args:
         model: of :func:`load_model`, compressed since or not.
@@ -47,7 +49,8 @@ def export(
     Raises:
         InputError: a model or operator that cannot be exported, weights that are not finite, a
             library that is missing, no image for int8; or, in f32, a file that differs from the
-            model by more than 0.5 pixels or 0.001 of score. Nothing is written then.
+            model by more than 0.5 pixels, 0.001 of score, 1% of the pixels of masks and maps, or
+            10% of the keypoints. Nothing is written then.
     """
     path = os.fspath(path)
     if not path.endswith((".onnx", ".xml")):
@@ -73,10 +76,14 @@ def export(
             max_size=cfg.INPUT.MAX_SIZE_TEST,
             precision=precision,
             images=files,
+            input_format=cfg.INPUT.FORMAT,
+            labels=model_labels(cfg, model, names),
         )
         apart = compare_on(picture, temporary, predictor, names)
-        if precision == "f32" and (apart.pixels > PIXELS or apart.score > SCORE or apart.unmatched):
-            raise InputError(f"{path}: the file differs from the model: nothing was written")
+        if precision == "f32" and (what := beyond_limits(apart)):
+            raise InputError(
+                f"{path}: the file differs from the model in {what}; nothing was written"
+            )
     return apart
 
 

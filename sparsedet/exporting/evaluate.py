@@ -6,7 +6,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -22,10 +22,18 @@ from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..evaluation import build_evaluator
 from ..images import read_image
-from ..runtime.detector import Detections, Detector
-from .compare import Difference, compare
+from ..modeling import dense_config
+from ..runtime.detections import Detections
+from ..runtime.detector import Detector
+from .compare import SCORE, Difference, compare
 
-PIXELS, SCORE = 0.5, 0.001  # the differences that f32 may have
+COUNTS = ("matched", "unmatched")
+SHARES = {
+    "masks": "the pixels of masks",
+    "keypoints": "the keypoints",
+    "semantic": "the pixels of the semantic map",
+    "panoptic": "the pixels of the panoptic map",
+}
 LEAST_SCORE = 0.05  # of the detections that :func:`evaluate_export` matches
 
 
@@ -43,6 +51,8 @@ def evaluate_export(
             of the file or the model; an image that cannot be used.
     """
     cfg = predictor.cfg
+    if "boxes" not in detector.info.outputs:
+        raise InputError(f"{detector.path}: it gives a semantic map, and no boxes to evaluate")
     try:
         records = DatasetCatalog.get(dataset)
     except OSError as error:  # of a dataset that detectron2 registers
@@ -101,29 +111,51 @@ def compare_with_pytorch(
     Args:
         least: leaves out the detections of no greater score.
     """
-    least = max(least, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    threshold, most = detection_limits(cfg)
+    least = max(least, threshold)
     expected, found = expected.above(least), found.above(least)
     floor = least + SCORE
-    if len(expected) == cfg.TEST.DETECTIONS_PER_IMAGE:
+    if len(expected) and len(expected) == most:
         floor = max(floor, expected.scores.min() + SCORE)
     return compare(expected, found, floor)
 
 
+def detection_limits(cfg: CfgNode) -> tuple[float, int]:
+    """The score that detections of a model must exceed, and how many there may be in an image."""
+    architecture = dense_config(cfg).MODEL.META_ARCHITECTURE
+    if architecture == "ProposalNetwork":
+        return 0.0, cfg.MODEL.RPN.POST_NMS_TOPK_TEST
+    head = cfg.MODEL.RETINANET if "Retina" in architecture else cfg.MODEL.ROI_HEADS
+    return head.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
+
+
 def largest(apart: Sequence[Difference]) -> Difference:
     """Of one or more images: the sums of the counts, the largest differences."""
+    counts = {name: sum(getattr(image, name) for image in apart) for name in COUNTS}
+    others = {
+        entry.name: [getattr(image, entry.name) for image in apart]
+        for entry in fields(Difference)
+        if entry.name not in COUNTS
+    }
     return Difference(
-        matched=sum(image.matched for image in apart),
-        unmatched=sum(image.unmatched for image in apart),
-        pixels=max(image.pixels for image in apart),
-        score=max(image.score for image in apart),
+        **counts, **{n: None if None in values else max(values) for n, values in others.items()}
     )
 
 
 def describe(apart: Difference) -> str:
     """In words."""
-    if not apart.matched and not apart.unmatched:
+    shares = [
+        f"{getattr(apart, name):.2%} of {what} differ"
+        for name, what in SHARES.items()
+        if getattr(apart, name) is not None
+    ]
+    if apart.matched or apart.unmatched:
+        shares = [
+            f"{apart.matched} detections, boxes within {apart.pixels:.4f} pixels",
+            f"scores within {apart.score:.6f}",
+            f"{apart.unmatched} without a counterpart",
+            *shares,
+        ]
+    elif apart.semantic is None:
         return "neither detects anything, so nothing was compared"
-    return (
-        f"{apart.matched} detections, boxes within {apart.pixels:.4f} pixels, "
-        f"scores within {apart.score:.6f}, {apart.unmatched} without a counterpart"
-    )
+    return ", ".join(shares)

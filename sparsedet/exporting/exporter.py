@@ -1,4 +1,4 @@
-"""From a detectron2 Faster R-CNN to one ONNX file, or OpenVINO IR, that says how to use it."""
+"""From a detectron2 model to one ONNX file, or OpenVINO IR, that says how to use it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from ..detection.predictor import smallest_side
 from ..errors import InputError
 from ..extras import require
 from ..files import LOCK, working_folder
+from ..runtime.engines import missing_operator
+from ..runtime.labels import Labels
 from ..runtime.model_info import KEY, ModelInfo
 from ..runtime.seal import seal
 from ..telemetry import require_engine
 from .equalize import equalize_
-from .graph import DetectionGraph
+from .graph import DetectionGraph, panoptic_rules
 
 PRECISIONS = ("f32", "f16", "int8")
 OPSET = 17  # RoiAlign is right from 16 on
@@ -39,18 +41,22 @@ def export_graph(
     max_size: int,
     precision: str = "f32",
     images: Sequence[str] = (),
+    input_format: str | None = None,
+    labels: Labels | None = None,
 ) -> None:
     """Write ``model`` to ``path``: ONNX, or OpenVINO IR where it ends in .xml (and a .bin beside).
 
     The graph reads one image of any size, (H, W, 3) uint8 "image" in the model's channel order,
-    and gives "boxes" (N, 4) in its pixels, "scores" (N,) and "classes" (N,), best first.
+    and gives what :class:`DetectionGraph` does: "boxes" (N, 4) in its pixels, "scores" (N,),
+    "classes" (N,), best first, and so on.
 
     Args:
-        model: a GeneralizedRCNN with an RPN and StandardROIHeads, for boxes alone.
-        class_names, min_size, max_size: for the metadata, see :class:`ModelInfo`.
+        model: of one of the kinds that :data:`~sparsedet.exporting.graph.READERS` lists.
+        class_names, min_size, max_size, labels: for the metadata, see :class:`ModelInfo`.
         precision: "f32"; "f16" stores the weights in half precision and computes in f32; "int8"
             quantizes weights and activations of the trunk and the heads, but for the last layers.
         images: for "int8", files of images like those to come.
+        input_format: "BGR" or "RGB"; by default what the model says of itself.
 
     Raises:
         InputError: a model or an operator that cannot be exported, a library that is missing,
@@ -65,13 +71,17 @@ def export_graph(
     graph = DetectionGraph(copy.deepcopy(model) if eight_bits else model)
     info = ModelInfo(
         class_names=list(class_names),
-        format=model.input_format,
+        format=input_format or model.input_format,
         min_size=min_size,
         max_size=max_size,
         smallest_side=smallest_side(model),
-        score_threshold=model.roi_heads.box_predictor.test_score_thresh,
+        score_threshold=graph.score_threshold,
         precision=precision,
         version=__version__,
+        outputs=graph.outputs,
+        semantic_stride=graph.semantic_stride,
+        panoptic=panoptic_rules(model),
+        labels=labels or Labels(),
     )
     with tempfile.TemporaryDirectory() as folder:
         traced = os.path.join(folder, "model.onnx")
@@ -115,8 +125,7 @@ def replacing_files(path: str) -> Iterator[str]:
 
 def _trace(graph: DetectionGraph, path: str) -> None:
     example = torch.zeros(192, 256, 3, dtype=torch.uint8, device=graph.mean.device)
-    detections = {0: "detections"}
-    outputs = ["boxes", "scores", "classes"]
+    axes = {"image": {0: "height", 1: "width"}, "semantic": {1: "rows", 2: "columns"}}
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the tracer, on shapes that it follows all the same
@@ -127,10 +136,9 @@ def _trace(graph: DetectionGraph, path: str) -> None:
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["image"],
-                output_names=outputs,
+                output_names=graph.outputs,
                 dynamic_axes={
-                    "image": {0: "height", 1: "width"},
-                    **{name: detections for name in outputs},
+                    name: axes.get(name, {0: "detections"}) for name in ("image", *graph.outputs)
                 },
             )
     except torch.onnx.errors.OnnxExporterError as error:
@@ -150,7 +158,14 @@ def _save(traced: str, path: str, info: ModelInfo) -> None:
         # convert_model simplifies the graph: int8 loads in half of the time and runs no slower. But
         # after it OpenVINO 2026.4 runs RoIAlign in bf16 on another layout, 20 times slower.
         simplify = info.precision == "int8"
-        converted = (openvino.convert_model if simplify else openvino.Core().read_model)(traced)
+        read = openvino.convert_model if simplify else openvino.Core().read_model
+        try:
+            converted = read(traced)
+        except RuntimeError as error:
+            operator = missing_operator(error) or "that it does not name"
+            raise InputError(
+                f"the model cannot be exported: openvino lacks the operator {operator}"
+            ) from error
         try:
             openvino.save_model(converted, path, compress_to_fp16=info.precision == "f16")
         except RuntimeError as error:  # it says no more than iostream error

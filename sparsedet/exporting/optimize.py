@@ -86,11 +86,12 @@ def relu_in_place_(model: nn.Module) -> None:
 def run_heavy_parts_in_(model: nn.Module, dtype: torch.dtype) -> None:
     """Convert trunk and heads; what goes in is converted too, and what comes out is float32."""
     modules = dict(model.named_modules())
-    for name in _HEAVY:
-        if name in modules:
-            modules[name].to(dtype)
-            modules[name].register_forward_pre_hook(lambda _, args: _cast(args, dtype))
-            modules[name].register_forward_hook(lambda _, args, out: _cast(out, torch.float32))
+    for part in filter(None, map(modules.get, _HEAVY)):
+        # A cascade has a list of box heads, which is never called itself.
+        for module in part if isinstance(part, nn.ModuleList) else [part]:
+            module.to(dtype)
+            module.register_forward_pre_hook(lambda _, args: _cast(args, dtype))
+            module.register_forward_hook(lambda _, args, out: _cast(out, torch.float32))
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

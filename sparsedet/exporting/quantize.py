@@ -20,12 +20,18 @@ from ..telemetry import require_engine
 quantization = require_engine("onnxruntime.quantization", "eight bits")
 shape_inference = require_engine("onnxruntime.quantization.shape_inference", "eight bits")
 
-PARTS = ("/backbone/", "/rpn_head/", "/box_head/")
+PARTS = (
+    *("/backbone/", "/rpn_head/", "/box_head", "/res5/", "/head/"),  # a cascade numbers box heads
+    *("/mask_head/", "/keypoint_head/", "/sem_seg_head/"),
+)
 # Those between the layers, too: otherwise each layer would go to f32 and back. A ReLU becomes part
 # of the layer before it, which then spends no bits on what is negative.
 OPERATORS = ["Add", "Concat", "Conv", "Gemm", "MatMul", "MaxPool", "Relu"]
 # What these give are coordinates and scores: they cost little and need every bit.
-LAST_LAYERS = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred")
+LAST_LAYERS = (
+    *("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred", "ctrness"),
+    *("predictor", "score_lowres"),
+)
 
 
 def quantize(path: str, inputs: Iterator[np.ndarray]) -> str:

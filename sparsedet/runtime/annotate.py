@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -11,11 +12,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..drawing import draw_boxes
 from ..errors import InputError
 from ..files import replacing
-from ..images import find_images, open_video, read_image
-from .detector import Detections
+from ..images import find_images, is_live, open_video, read_image, shown_name
+from .detections import Detections
+from .pictures import annotate
+from .records import record
+from .video import VideoFile
 
 # Pixels (H, W, 3) uint8, BGR, to what is in them; InputError if they cannot be used.
 Detect = Callable[[np.ndarray], Detections]
@@ -32,7 +35,13 @@ class Annotator:
          "frame": number from 0 (video only), "width": pixels, "height": pixels,
          "detections": [{"class": name, "score": 0 to 1, "box": [x0, y0, x1, y1] in pixels}, ...]}
 
-    with the best detection first.
+    with the best detection first. A detection has "segmentation" too, its mask, where the model
+    gives one, as COCO's compressed RLE, {"size": [height, width], "counts": text}; and "keypoints",
+    COCO's triples [x, y, score, ...] in one list, where a pixel's center has whole numbers.
+
+    A panoptic model gives "segments_info", [{"id": from 1, "category_id": index of the class among
+    things or among stuff, "isthing": bool, "area": pixels, "class": name, "segmentation": RLE},
+    ...]; a semantic one "semantic", the same without "id" and "isthing".
 
     Raises:
         InputError: nothing to read, or the output folder is that of an input.
@@ -40,14 +49,16 @@ class Annotator:
 
     def __init__(self, inputs: Sequence[str] | None, video: str | None, output: str):
         self.output = output
+        self.source = video
         self.video = open_video(video) if video else None
-        self.files, self.problems = ([video], []) if video else find_images(inputs)
+        self.files, self.problems = ([shown_name(video)], []) if video else find_images(inputs)
         if not self.files:
             raise InputError("; ".join(self.problems))
-        for file in self.files:
+        for file in () if video and is_live(video) else self.files:
             if os.path.realpath(os.path.dirname(file) or ".") == os.path.realpath(output):
                 raise InputError(f"--output {output}: {file} is there too; choose another folder")
         self.records: list[dict] = []
+        self.count, self.what = 0, "detections"
 
     def run(self, detect: Detect) -> None:
         """Detect, write, and print a summary; pictures that were done are there after an interrupt.
@@ -71,9 +82,8 @@ class Annotator:
                 with replacing(summary) as temporary, open(temporary, "w") as file:
                     file.write("[\n" + ",\n".join(map(json.dumps, self.records)) + "\n]\n")
         if self.records:
-            found = sum(len(record["detections"]) for record in self.records)
             unit = "frames" if self.video else "images"
-            print(f"{found} detections in {len(self.records)} {unit}: {summary}")
+            print(f"{self.count} {self.what} in {len(self.records)} {unit}: {summary}")
         if self.problems:
             raise InputError(
                 f"{len(self.problems)} of {total} inputs could not be read: "
@@ -100,66 +110,54 @@ class Annotator:
                     temporary, kind, quality=95
                 )
             self.records.append({"output": name, **record(file, image, found)})
+            self._tally(found)
+
+    def _tally(self, found: Detections) -> None:
+        count, self.what = found.summary()
+        self.count += count
 
     def _run_video(self, detect: Detect) -> None:
-        """All of the video or nothing: half a video would look like the whole one."""
+        """All of a file or nothing, as half a video would look like the whole one.
+
+        A camera or a stream has no end of its own: it is recorded until Ctrl-C.
+        """
         (file,) = self.files
         expected = int(self.video.get(cv2.CAP_PROP_FRAME_COUNT))  # an estimate; <= 0 if unknown
-        rate = self.video.get(cv2.CAP_PROP_FPS)
-        name = os.path.splitext(os.path.basename(file))[0] + ".mp4"
-        # OpenCV tells the kind of file by its suffix.
-        target = os.path.join(self.output, name)
-        temporary = f"{target}.{os.getpid()}.tmp.mp4"
-        writer, records = cv2.VideoWriter(), []
-        try:
-            with tqdm(total=max(expected, 0) or None, unit="frame") as progress:
+        name = video_name(file)
+        live, records = is_live(self.source), []
+        progress = tqdm(total=max(expected, 0) or None, unit="frame")
+        path, rate = os.path.join(self.output, name), self.video.get(cv2.CAP_PROP_FPS)
+        with progress, VideoFile(path, rate) as written:
+            try:
                 while (frame := self.video.read()[1]) is not None:
                     try:
                         found = detect(frame)
                     except InputError as error:
                         raise InputError(f"{file}: {error}") from error
-                    if not writer.isOpened():
-                        codec = cv2.VideoWriter_fourcc(*"mp4v")
-                        size = (frame.shape[1], frame.shape[0])
-                        fps = rate if 1 <= rate <= 240 else 25
-                        if not writer.open(temporary, codec, fps, size):
-                            raise InputError(f"{temporary}: OpenCV cannot write an mp4 video here")
-                    writer.write(annotate(frame, found))
-                    records.append(
-                        {"output": name, "frame": len(records), **record(file, frame, found)}
-                    )
+                    entry = record(file, frame, found)
+                    written.write(annotate(frame, found))
+                    records.append({"output": name, "frame": len(records), **entry})
+                    self._tally(found)
                     progress.update()
-            writer.release()
-            if len(records) < max(1, 0.95 * expected):
+            except KeyboardInterrupt:
+                if not live or not records:
+                    raise
+            if len(records) < max(1, 0 if live else 0.95 * expected):
                 raise InputError(
                     f"{file}: damaged after frame {len(records)} of {expected}; nothing was written"
                 )
-            # OpenCV does not tell when the disk is full.
-            if cv2.VideoCapture(temporary).get(cv2.CAP_PROP_FRAME_COUNT) != len(records):
-                raise InputError(f"{target}: cannot be written whole; is the disk full?")
-            os.replace(temporary, target)
-            self.records = records
-        finally:
-            writer.release()
-            if os.path.exists(temporary):
-                os.remove(temporary)
+            written.finish(len(records))
+        self.records = records
 
 
-def record(file: str, image: np.ndarray, found: Detections) -> dict:
-    """The entry of an image in detections.json."""
-    height, width = image.shape[:2]
-    detections = [
-        {"class": name, "score": round(score, 4), "box": [round(v, 2) for v in box]}
-        for name, score, box in zip(found.names, found.scores.tolist(), found.boxes.tolist())
-    ]
-    return {"file": file, "width": width, "height": height, "detections": detections}
-
-
-def annotate(image: np.ndarray, found: Detections) -> np.ndarray:
-    """A copy of (H, W, 3) uint8, BGR, with boxes, classes and scores."""
-    labels = [f"{name} {score:.2f}" for name, score in zip(found.names, found.scores)]
-    # The best is drawn last, over the others.
-    return draw_boxes(image, found.boxes[::-1], found.classes[::-1].tolist(), labels[::-1])
+def video_name(source: str) -> str:
+    """The name of the annotated video: of a file its own, of a stream the last part of its path."""
+    if not is_live(source):
+        return os.path.splitext(os.path.basename(source))[0] + ".mp4"
+    if source.isdecimal():
+        return f"camera-{source}.mp4"
+    last = source.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^\w.-]", "_", os.path.splitext(last)[0]) + ".mp4"
 
 
 def picture_name(file: str, taken: set[str]) -> str:

@@ -4,43 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
 from ..images import read_image
+from .answers import is_answer, read_answer
+from .detections import Detections
 from .engines import load_graph
 from .model_info import ModelInfo
 from .seal import check_seal
 
-
-@dataclass(frozen=True)
-class Detections:
-    """What was found in one image, best first.
-
-    Attributes:
-        boxes: (N, 4) float32, x0 y0 x1 y1 in pixels of the image.
-        scores: (N,) float32, 0 to 1.
-        classes: (N,) int64.
-        names: the name of each one's class.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def above(self, score: float) -> Detections:
-        """Those of a greater score."""
-        count = int((self.scores > score).sum())
-        return Detections(
-            self.boxes[:count], self.scores[:count], self.classes[:count], self.names[:count]
-        )
+Picture = np.ndarray | str | os.PathLike  # (H, W, 3) uint8, BGR, or a file
 
 
 class Detector:
@@ -76,46 +53,48 @@ class Detector:
                 f"{path}: no sparsedet metadata in it; write it with sparsedet export"
             ) from error
 
-    def __call__(self, image: np.ndarray | str | os.PathLike) -> Detections:
-        """Detect in (H, W, 3) uint8, BGR, or in an image file.
+    @overload
+    def __call__(self, image: Picture) -> Detections: ...
+
+    @overload
+    def __call__(self, image: list[Picture]) -> list[Detections]: ...
+
+    def __call__(self, image: Picture | list[Picture]) -> Detections | list[Detections]:
+        """Detect in (H, W, 3) uint8, BGR, or in an image file; in each of a list of them.
+
+        Any number of threads may call it. Images of a list run one by one: a graph takes one image,
+        of any size, and keeps all the engine's threads busy with it.
 
         Raises:
             InputError: the file cannot be read, the image is too narrow for the model, or the
                 model fails.
         """
+        if isinstance(image, list):
+            return [self._detect(one) for one in image]
+        return self._detect(image)
+
+    def _detect(self, image: Picture) -> Detections:
         if isinstance(image, (str, os.PathLike)):
             image = read_image(os.fspath(image))
-        height, width = image.shape[:2]
         pixels = preprocess(image, self.info)
-        boxes, scores, classes = self._run(pixels)
-        new_height, new_width = pixels.shape[:2]
-        boxes = boxes * np.array([width / new_width, height / new_height] * 2, np.float32)
-        boxes = boxes.clip(0, np.array([width, height] * 2, np.float32))
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        classes = classes[kept]
-        names = [self.info.class_names[c] for c in classes]
-        return Detections(boxes[kept], scores[kept], classes, names)
+        return read_answer(self._run(pixels), self.info, pixels.shape[:2], image.shape[:2])
 
-    def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (N, 4) float, scores (N,) and classes (N,) of the graph, if that is what it gives.
+    def _run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs of the graph by name, if they are what the file says that it gives.
 
         Raises:
             InputError: the engine fails, or gives anything else.
         """
+        names = self.info.outputs
         try:
-            boxes, scores, classes = self._graph(pixels)
+            found = dict(zip(names, self._graph(pixels), strict=True))
         except Exception as error:  # each engine has errors of its own
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.path}: the engine cannot run it: {reason}") from error
-        count = len(scores) if np.ndim(scores) == 1 else -1
-        if (
-            (np.shape(boxes), np.shape(classes)) != ((count, 4), (count,))
-            or [boxes.dtype.kind, scores.dtype.kind, classes.dtype.kind] != ["f", "f", "i"]
-            or not (np.isfinite(boxes).all() and np.isfinite(scores).all())
-            or not ((0 <= classes) & (classes < len(self.info.class_names))).all()
-        ):
-            raise InputError(f"{self.path}: it gives no boxes, scores and classes of its names")
-        return boxes, scores, classes
+        if not is_answer(found, self.info):
+            listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+            raise InputError(f"{self.path}: it gives no {listed} of its names")
+        return found
 
     def above(self, score: float) -> Callable[[np.ndarray], Detections]:
         """This detector, with only the detections of a greater score.

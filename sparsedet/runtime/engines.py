@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -11,8 +12,8 @@ from ..errors import InputError
 from ..telemetry import require_engine
 from .model_info import KEY
 
-# Pixels (H, W, 3) uint8 to the graph's outputs: boxes, scores and classes.
-Graph = Callable[[np.ndarray], "tuple[np.ndarray, np.ndarray, np.ndarray]"]
+# Pixels (H, W, 3) uint8 to the graph's outputs, in their order. Any number of threads may call it.
+Graph = Callable[[np.ndarray], "tuple[np.ndarray, ...]"]
 
 
 def load_graph(
@@ -39,7 +40,22 @@ def load_graph(
     except InputError:
         raise
     except Exception as error:  # each engine has errors of its own
+        if operator := missing_operator(error):
+            raise InputError(f"{path}: {engine} lacks the operator {operator}") from error
         raise InputError(f"{path}: not a model that {engine} can load, or truncated") from error
+
+
+def missing_operator(error: Exception) -> str:
+    """The operators that an engine says it does not know; "" where it complains of something else.
+
+    ONNX Runtime 1.17 to 1.30, OpenVINO 2024 to 2026.
+    """
+    found = re.search(
+        r"No Op registered for (\w+)|error: ([\w.]*:\w+)\(-?\d+\) is not a registered"
+        r"|implementation for (\w+)|for operations: ([\w.,: -]+)",
+        str(error),
+    )
+    return next(filter(None, found.groups())).strip() if found else ""
 
 
 def _onnxruntime(path: str, threads: int | None, precision: str) -> tuple[Graph, str]:
@@ -64,11 +80,19 @@ def _openvino(path: str, threads: int | None, precision: str) -> tuple[Graph, st
     options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
-    request = core.compile_model(model, "CPU", options).create_infer_request()
+    compiled = core.compile_model(model, "CPU", options)
+    idle = [compiled.create_infer_request()]  # one that runs refuses other calls
 
     def run(image: np.ndarray) -> tuple[np.ndarray, ...]:
-        results = request.infer([image])
-        return tuple(results[i].copy() for i in range(3))  # the buffers are used again
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        try:
+            results = request.infer([image])
+            return tuple(results[i].copy() for i in range(len(results)))  # buffers are used again
+        finally:
+            idle.append(request)
 
     place = ["framework", KEY]  # where OpenVINO puts the metadata of an ONNX file
     return run, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else ""

@@ -67,7 +67,7 @@ PAGE = """\
   {% for result in results %}
   <article>
     <h3>{{ result.model.name }}</h3>
-    <img src="{{ result.data_url }}" alt="{{ result.count }} detections">
+    <img src="{{ result.data_url }}" alt="{{ result.count }} {{ result.what }}">
     <dl>
       <div><dt>Time</dt><dd>{{ "%.1f" | format(result.ms) }} ms
         {% if not loop.first %}{{ ratio(results[0].ms, result.ms, "faster", "slower") }}{% endif %}
@@ -77,7 +77,7 @@ PAGE = """\
         {{ ratio(results[0].model.file_bytes, result.model.file_bytes, "smaller", "larger") }}
         {% endif %}
       </dd></div>
-      <div><dt>Detections</dt><dd>{{ result.count }}</dd></div>
+      <div><dt>{{ result.what | capitalize }}</dt><dd>{{ result.count }}</dd></div>
     </dl>
   </article>
   {% endfor %}

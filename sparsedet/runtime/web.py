@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -21,9 +21,10 @@ from ..errors import InputError
 from ..extras import require
 from ..images import read_image
 from ..timing import milliseconds, take_turns
-from .annotate import Detect, annotate
+from .annotate import Detect
 from .guard import LARGEST, protect
 from .page import PAGE, SCRIPT, STYLE
+from .pictures import annotate, rescaled
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -61,13 +62,15 @@ class Result:
     Attributes:
         picture: (H, W, 3) uint8, BGR, with the detections; a small one is enlarged, a huge one
             reduced.
-        count: of the detections.
+        count: of the detections, or of what else the model finds.
+        what: it finds: "detections", "segments" or "classes".
         ms: median milliseconds from pixels to detections.
     """
 
     model: Model
     picture: np.ndarray
     count: int
+    what: str
     ms: float
 
     @property
@@ -94,8 +97,8 @@ def detect_side_by_side(models: Sequence[Model], image: np.ndarray) -> list[Resu
     return [
         Result(
             model,
-            annotate(picture, replace(detections, boxes=detections.boxes * [*scale, *scale])),
-            len(detections),
+            annotate(picture, rescaled(detections, scale, picture.shape[:2])),
+            *detections.summary(),
             statistics.median(ms),
         )
         for model, detections, ms in zip(models, found, times)

@@ -6,12 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.engine import DefaultPredictor
-from detectron2.modeling import build_model
 from PIL import Image
 
-from sparsedet import __version__, add_sparsedet_config
+from sparsedet import __version__
 from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 from sparsedet.exporting.compare import Difference, compare
@@ -187,33 +185,6 @@ def test_eight_bits_need_images(sparse, tmp_path):
     with pytest.raises(InputError, match="none could be used"):
         sparse.export(tmp_path / "model.onnx", precision="int8", images=["gone.jpg"])
     assert not (tmp_path / "model.onnx").exists()
-
-
-@pytest.mark.parametrize(
-    "opts, message",
-    [
-        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "a RetinaNet cannot be exported: the model"),
-        (["MODEL.ROI_HEADS.NAME", "Res5ROIHeads"], "the ROI heads must be a StandardROIHeads"),
-        (["MODEL.MASK_ON", True], "set MODEL.MASK_ON False"),
-        (["MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool"], "only ROIAlign and ROIAlignV2"),
-    ],
-)
-def test_what_cannot_be_exported_is_named(opts, message, tmp_path):
-    cfg = get_cfg()
-    add_sparsedet_config(cfg)
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", 18])
-    cfg.merge_from_list(["MODEL.RESNETS.RES2_OUT_CHANNELS", 64, *opts])
-    if "RetinaNet" in opts:
-        cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.RETINANET.IN_FEATURES = ["res3", "res4", "res5"]
-        cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128]]
-    elif "Res5ROIHeads" not in opts:
-        cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-        cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC = "FastRCNNConvFCHead", 1
-    with pytest.raises(InputError, match=message) as caught:
-        export_graph(
-            build_model(cfg), str(tmp_path / "m.onnx"), class_names=[], min_size=0, max_size=0
-        )
-    assert "\n" not in str(caught.value)
 
 
 def test_an_operator_without_onnx_form_is_named(tmp_path, monkeypatch):

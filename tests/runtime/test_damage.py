@@ -17,6 +17,10 @@ from sparsedet.runtime.seal import check_seal, seal
 
 NAMES = ["cup", "plate", "spoon"]
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+OLD_KEYS = [
+    *("class_names", "format", "min_size", "max_size", "smallest_side", "score_threshold"),
+    *("precision", "version"),
+]
 INFO = ModelInfo(NAMES, "BGR", 64, 128, 32, 0.05, "f32", "0.2.0")
 
 
@@ -121,10 +125,22 @@ def test_a_graph_that_gives_something_else(exported, tmp_path):
         ("precision", None),
         ("version", 0.2),
         ("more", 1),
+        ("outputs", "boxes"),
+        ("outputs", ["boxes", "scores"]),
+        ("outputs", ["boxes", "scores", "classes", "names"]),
+        ("outputs", ["semantic"]),  # without the names of stuff
+        ("semantic_stride", -1),
+        ("panoptic", [0.5]),
+        ("panoptic", {"overlap": 0.5, "area": 4096, "score": 0.5}),  # without masks and a map
+        ("labels", {"colours": []}),
+        ("labels", {"class_colors": [[0, 0, 256]]}),
+        ("labels", {"stuff_names": [1]}),
+        ("labels", {"keypoint_names": ["a"], "skeleton": [[0, 1]]}),
     ],
 )
 def test_metadata_of_other_types(key, value):
     assert ModelInfo.from_json(INFO.to_json()) == INFO
+    assert list(json.loads(INFO.to_json())) == OLD_KEYS
     with pytest.raises((TypeError, ValueError)):
         ModelInfo.from_json(json.dumps({**dataclasses.asdict(INFO), key: value}))
 

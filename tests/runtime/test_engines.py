@@ -55,3 +55,19 @@ def test_a_precision_that_is_not_there(product, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
     with pytest.raises(InputError, match="openvino: this processor does not compute in bf16$"):
         Detector(product, "openvino", precision="bf16")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("domain", ["", "somebody.else"])
+def test_an_operator_that_an_engine_lacks_is_named(tmp_path, engine, domain):
+    pytest.importorskip(engine)
+    value = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1])
+    result = helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1])
+    node = helper.make_node("Bessel", ["image"], ["boxes"], domain=domain)
+    graph = helper.make_graph([node], "graph", [value], [result])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("somebody.else", 1)]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    with pytest.raises(InputError, match=f"model.onnx: {engine} lacks the operator .*Bessel") as e:
+        Detector(path, engine)
+    assert "\n" not in str(e.value)
