@@ -20,6 +20,7 @@ EXTRAS = {
     "onnx": "train",
     "onnxruntime": "deploy",
     "openvino": "openvino",
+    "ray": "ray",
     "safetensors": "train",
     "tabulate": "train",
     "torch_pruning": "prune",

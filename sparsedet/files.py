@@ -41,6 +41,18 @@ def replacing(path: str) -> Iterator[str]:
             os.remove(temporary)
 
 
+def make_folder(path: str) -> None:
+    """Make a folder, unless it is there, for what a command writes.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {path}: {error.strerror}") from error
+
+
 @contextmanager
 def new_folder(path: str) -> Iterator[str]:
     """Yield a temporary folder beside ``path``; it becomes ``path`` when the block succeeds.

@@ -76,30 +76,42 @@ def read_image(path: str, channels: str = "BGR") -> np.ndarray:
             of ``FORMATS``.
     """
     try:
-        if os.path.getsize(path) == 0:
+        if os.path.getsize(path) == 0:  # a pipe, which would have to be waited for, too
             raise InputError(f"{path}: empty file")
+        # Given a name instead, Pillow maps the file, and garbles some TIFFs that are turned.
+        with open(path, "rb") as file:
+            return decode_image(file, path, channels)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as an image: {error.strerror}") from error
+
+
+def decode_image(file: BinaryIO, name: str, channels: str = "BGR") -> np.ndarray:
+    """As :func:`read_image`, of an open file or of bytes in memory; errors name ``name``."""
+    try:
+        if file.seek(0, os.SEEK_END) == 0:
+            raise InputError(f"{name}: empty file")
+        file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, on odd palettes and metadata
-            # Given a name instead, Pillow maps the file, and garbles some TIFFs that are turned.
-            with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
-                _check_size(path, image)
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(name, image)
                 if image.format == "PNG":
-                    _check_png(path, file)
+                    _check_png(name, file)
                 image.load()
                 pixels = _upright(_to_rgb(image), image)
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         known = ", ".join(FORMATS)
-        raise InputError(f"{path}: not an image, or of an unknown kind; known: {known}") from None
+        raise InputError(f"{name}: not an image, or of an unknown kind; known: {known}") from None
     except Image.DecompressionBombError:  # while opening; Pillow's limit is above ours
-        raise InputError(_too_large(path)) from None
+        raise InputError(_too_large(name)) from None
     except Exception as error:  # on damaged files Pillow raises nearly anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         reason = " ".join(reason.split())
-        raise InputError(f"{path}: cannot be read as an image: {reason}") from error
+        raise InputError(f"{name}: cannot be read as an image: {reason}") from error
     return pixels if channels == "RGB" else pixels[:, :, ::-1]
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO, imported so that they tell their makers nothing."""
+"""ONNX Runtime, OpenVINO and Ray, imported so that they tell their makers nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .extras import require
 
 
 def require_engine(module: str, what: str) -> ModuleType:
-    """Import ``onnxruntime``, ``openvino`` or a part of them, with telemetry off.
+    """Import ``onnxruntime``, ``openvino``, ``ray`` or a part of them, with telemetry off.
 
     Left alone, ONNX Runtime (seen in 1.32) sends events to Microsoft and OpenVINO's converter (seen
-    in 2026.4) to Google Analytics, and both keep a number for the machine in the home folder.
+    in 2026.4) to Google Analytics, and both keep a number for the machine in the home folder; a Ray
+    cluster (seen in 2.60) that it starts reports its use.
     OpenVINO that was imported before, by others, stays as it is.
 
     Raises:
@@ -24,6 +25,9 @@ def require_engine(module: str, what: str) -> ModuleType:
     if module.partition(".")[0] == "openvino":
         with _hidden("openvino_telemetry"):
             return require(module, what)
+    if module.partition(".")[0] == "ray":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        return require(module, what)
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library loads
     require("onnxruntime", what).disable_telemetry_events()
     return require(module, what)

@@ -14,7 +14,12 @@ is. A camera (--video-input 0) or a stream (--video-input rtsp://...) is recorde
 from __future__ import annotations
 
 import argparse
+import json
+import os
 
+from ..errors import InputError
+from ..files import make_folder, replacing
+from ..images import find_images
 from ..runtime.annotate import Annotator
 from ..runtime.detector import Detector
 from .arguments import (
@@ -24,6 +29,8 @@ from .arguments import (
     parse,
 )
 
+SHOWN = 10  # inputs that could not be read, of what may be millions
+
 
 def parse_args() -> argparse.Namespace:
     parser = detection_parser(__doc__)
@@ -32,11 +39,52 @@ def parse_args() -> argparse.Namespace:
     )
     add_engine_arguments(parser)
     add_annotator_arguments(parser)
-    return parse(parser)
+    parser.add_argument(
+        "--ray",
+        type=int,
+        metavar="WORKERS",
+        help="run on a Ray cluster; inputs may be addresses (s3://...), and all that is written "
+        "is detections.jsonl",
+    )
+    args = parse(parser)
+    if args.ray is not None and (args.ray < 1 or args.video_input):
+        parser.error("--ray takes the number of workers, 1 or more, and --input")
+    return args
 
 
 def main() -> None:
     args = parse_args()
+    if args.ray:
+        run_on_ray(args)
+        return
     annotator = Annotator(args.input, args.video_input, args.output)
     detector = Detector(args.model, args.engine, args.threads, args.precision)
     annotator.run(detector.above(args.confidence_threshold))
+
+
+def run_on_ray(args: argparse.Namespace) -> None:
+    """Write a line of JSON for each image, in the order in which the workers are done."""
+    how = {"engine": args.engine, "threads": args.threads or 1, "precision": args.precision}
+    Detector(args.model, **how).above(args.confidence_threshold)  # what fails fails here
+    from ..runtime.ray_data import detect_on_ray
+
+    addresses = [name for name in args.input if "://" in name]
+    files, problems = find_images([name for name in args.input if "://" not in name])
+    if not files and not addresses:
+        raise InputError("; ".join(problems))
+    make_folder(args.output)
+    path = os.path.join(args.output, "detections.jsonl")
+    inputs = [*map(os.path.abspath, files), *addresses]
+    found = detect_on_ray(
+        os.path.abspath(args.model), inputs, args.ray, **how, above=args.confidence_threshold
+    )
+    count = 0
+    with replacing(path) as temporary, open(temporary, "w") as file:
+        for entry in found:
+            problems += [entry["error"]] if "error" in entry else []
+            file.write(json.dumps(entry) + "\n")
+            count += 1
+    print(f"{count} images: {path}")
+    if problems:
+        shown = "; ".join(problems[:SHOWN])
+        raise InputError(f"{len(problems)} inputs could not be read, the first: {shown}")

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import replacing
+from ..files import make_folder, replacing
 from ..images import find_images, is_live, open_video, read_image, shown_name
 from .detections import Detections
 from .pictures import annotate
@@ -66,10 +66,7 @@ class Annotator:
         Raises:
             InputError: at the end, naming the inputs that could not be read.
         """
-        try:
-            os.makedirs(self.output, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--output {self.output}: {error.strerror}") from error
+        make_folder(self.output)
         total = len(self.files) + len(self.problems)
         summary = os.path.join(self.output, "detections.json")
         try:
