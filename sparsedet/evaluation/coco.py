@@ -6,21 +6,19 @@ import contextlib
 import io
 import json
 import logging
-import math
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from detectron2.structures import BoxMode, PolygonMasks
+from detectron2.structures import BoxMode
 from detectron2.utils.logger import create_small_table
-from pycocotools import mask
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..files import replacing
 from ..reports.tables import pipe_table
+from .coco_tables import area, row, table, with_areas
 from .detections import BoxEvaluator, ImageDetections, per_class
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first of COCOeval's
@@ -89,16 +87,16 @@ def evaluate_coco(
         number = numbers[image["image_id"]] = len(numbers) + 1
         for obj in image.get("annotations", ()):
             box = BoxMode.convert(list(obj["bbox"]), obj["bbox_mode"], BoxMode.XYWH_ABS)
-            truth.append(_row(number, obj["category_id"], box, _area(obj), obj.get("iscrowd", 0)))
+            truth.append(row(number, obj["category_id"], box, area(obj), obj.get("iscrowd", 0)))
     found = [
-        {**_row(numbers[image.image_id], int(label), box, box[2] * box[3], 0), "score": score}
+        {**row(numbers[image.image_id], int(label), box, box[2] * box[3], 0), "score": score}
         for image in detections
         for box, label, score in zip(
             _xywh(image.boxes), image.classes.tolist(), image.scores.tolist()
         )
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        tables = (_table(rows, len(numbers), len(class_names)) for rows in (truth, found))
+        tables = (table(rows, len(numbers), len(class_names)) for rows in (truth, found))
         evaluation = COCOeval(*tables, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
@@ -109,27 +107,6 @@ def evaluate_coco(
     stats = evaluation.stats[: len(METRICS)]
     results = dict(zip(METRICS, np.where(stats < 0, np.nan, 100 * stats).tolist()))
     return {**results, **per_class(class_names, 100 * classes)}
-
-
-def _row(image: int, label: int, box: Sequence[float], area: float, crowd: int) -> dict:
-    return {
-        "image_id": image,
-        "category_id": label,
-        "bbox": box,
-        "area": area,
-        "iscrowd": int(crowd),
-    }
-
-
-def _table(rows: list[dict], num_images: int, num_classes: int) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number + 1} for number in range(num_images)],
-        "categories": [{"id": label} for label in range(num_classes)],
-        "annotations": [{**row, "id": number} for number, row in enumerate(rows, start=1)],
-    }
-    coco.createIndex()
-    return coco
 
 
 def _xywh(boxes: np.ndarray) -> list[list[float]]:
@@ -145,36 +122,3 @@ def _results(detections: Iterable[ImageDetections], category_ids: dict) -> Itera
                 "bbox": box,
                 "score": float(score),
             }
-
-
-def _area(obj: dict) -> float:
-    """In pixels: which objects are small, medium and large."""
-    area = obj.get("area")
-    if isinstance(area, (int, float)) and 0 <= area < math.inf:
-        return float(area)
-    segmentation = obj.get("segmentation")
-    if isinstance(segmentation, list):
-        return PolygonMasks([segmentation]).area().item()
-    if segmentation:
-        return float(mask.area(segmentation))
-    x0, y0, x1, y1 = BoxMode.convert(list(obj["bbox"]), obj["bbox_mode"], BoxMode.XYXY_ABS)
-    return (x1 - x0) * (y1 - y0)
-
-
-def with_areas(dataset: list[dict], json_file: str) -> list[dict]:
-    """The dicts of a COCO json with its areas, which detectron2's loader leaves out.
-
-    They are those of masks, to the pixel; official numbers need them.
-    """
-    with open(json_file, encoding="utf-8") as file:
-        rows = json.load(file).get("annotations", ())
-    areas = {(row["image_id"], *row["bbox"]): row["area"] for row in rows if "area" in row}
-
-    def known(image: dict, obj: dict) -> dict:
-        key = (image["image_id"], *obj["bbox"])
-        return {"area": areas[key], **obj} if key in areas else obj
-
-    return [
-        {**image, "annotations": [known(image, obj) for obj in image["annotations"]]}
-        for image in dataset
-    ]
