@@ -43,6 +43,7 @@ __all__ = [
     "pack_convolution",
     "pair",
     "precise_bn_loader",
+    "proposal_recall",
     "shape_as_tensor",
     "tree_leaves",
     "tree_map",
@@ -133,6 +134,22 @@ def die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():  # it ended before
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def proposal_recall(evaluation: Any, found: list[dict], truth: Any, area: str, limit: int) -> float:
+    """The share of objects that proposals cover, a mean over IoU; detectron2 0.6 and main.
+
+    If it goes, models that only propose boxes cannot be evaluated.
+
+    Args:
+        evaluation: the module ``detectron2.evaluation.coco_evaluation``.
+        found: image_id and proposals of each image.
+        truth: pycocotools' data set.
+        area: of the objects: all, small, medium or large.
+        limit: the most proposals of an image that count.
+    """
+    stats = evaluation._evaluate_box_proposals(found, truth, area=area, limit=limit)
+    return stats["ar"].item()
 
 
 def precise_bn_loader(hook: Any) -> Any:

@@ -50,4 +50,5 @@ def main() -> None:
     cfg.MODEL.RETINANET.SCORE_THRESH_TEST = args.confidence_threshold
     predictor = Predictor(cfg)
     names = detected_class_names(cfg, predictor.model)
-    annotator.run(lambda image: predictor.detect(image, names))
+    least = args.confidence_threshold  # a LazyConfig has a threshold of its own
+    annotator.run(lambda image: predictor.detect(image, names).above(least))

@@ -36,7 +36,7 @@ def class_order(names: Sequence[str], others: Sequence[str], dataset: str) -> li
 
 
 def training_records(cfg: CfgNode, class_names: Sequence[str]) -> list[dict]:
-    """The dicts of DATASETS.TRAIN, whose category ids are places in ``class_names``.
+    """The dicts of DATASETS.TRAIN, whose category ids are places in ``class_names``, if any.
 
     detectron2 puts datasets together by their ids, whatever these are called in each.
 
@@ -55,6 +55,9 @@ def training_records(cfg: CfgNode, class_names: Sequence[str]) -> list[dict]:
             min_keypoints=keypoints,
             proposal_files=proposals and [proposals[number]],
         )
+        if not class_names:  # of a model that tells none apart
+            records += found
+            continue
         places = class_order(class_names, dataset_classes(dataset), dataset)
         # The other way round: where each of the dataset's is in the model.
         order = sorted(range(len(places)), key=places.__getitem__)
