@@ -1,0 +1,318 @@
+"""Every kind of detector of detectron2, made small, goes the whole road.
+
+Compressed, saved, loaded in three ways, fine-tuned and evaluated with its own metrics, optimized.
+"""
+
+import copy
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pycocotools.mask
+import pytest
+import torch
+import yaml
+from detectron2 import model_zoo
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_panoptic_separated
+from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+import sparsedet
+from sparsedet.compress import plan_to_entries, uniform_plan
+from sparsedet.compress.candidates import dense_layers
+from sparsedet.detection.config import load_config
+from sparsedet.detection.predictor import Predictor
+from sparsedet.exporting.optimize import optimize_for_inference
+from sparsedet.training.trainer import Trainer
+
+WIDTH, HEIGHT = 96, 64
+THINGS, STUFF = ["block", "disc"], ["sky", "ground"]
+POINTS = ["left_end", "right_end", "top"]
+EXPORTS = {"dc5", "fpn", "x101"}
+"""Kinds that are exported today."""
+
+RESNET = {
+    "STEM_OUT_CHANNELS": 8,
+    "RES2_OUT_CHANNELS": 16,
+    "WIDTH_PER_GROUP": 8,
+    "DEPTH": 50,
+    "NORM": "BN",
+}
+SMALL = {
+    "DEVICE": "cpu",
+    "WEIGHTS": "",
+    "BACKBONE": {"FREEZE_AT": 0},
+    "RESNETS": RESNET,
+    "FPN": {"OUT_CHANNELS": 16},
+    "RPN": {"PRE_NMS_TOPK_TEST": 60, "POST_NMS_TOPK_TEST": 20, "POST_NMS_TOPK_TRAIN": 20},
+    "ROI_HEADS": {"NUM_CLASSES": 2, "SCORE_THRESH_TEST": 0.05, "BATCH_SIZE_PER_IMAGE": 16},
+    "RETINANET": {"NUM_CLASSES": 2, "NUM_CONVS": 1},
+    "ROI_BOX_HEAD": {"FC_DIM": 16},
+    "ROI_MASK_HEAD": {"CONV_DIM": 16, "NUM_CONV": 2},
+    "ROI_KEYPOINT_HEAD": {"CONV_DIMS": [16, 16], "NUM_KEYPOINTS": 3, "MIN_KEYPOINTS_PER_IMAGE": 1},
+    "SEM_SEG_HEAD": {"NUM_CLASSES": 3, "CONVS_DIM": 32},
+}
+FASTER, MASK = "COCO-Detection/faster_rcnn_R_50_{}_1x.yaml", "COCO-InstanceSegmentation/mask_rcnn_"
+BOXES = {"bbox/AP", "voc/mAP"}
+# Kind: stock config, what is changed in its MODEL beside SMALL, metrics of its own.
+KINDS = {
+    "c4": (FASTER.format("C4"), {}, BOXES),
+    "dc5": (FASTER.format("DC5"), {}, BOXES),
+    "fpn": (FASTER.format("FPN"), {}, BOXES),
+    "x101": (
+        "COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml",
+        {"RESNETS": {"NUM_GROUPS": 4, "WIDTH_PER_GROUP": 4}},
+        BOXES,
+    ),
+    "retinanet": ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", {}, BOXES),
+    "mask": (MASK + "R_50_FPN_1x.yaml", {}, BOXES | {"segm/AP"}),
+    "mask_c4": (MASK + "R_50_C4_1x.yaml", {}, BOXES | {"segm/AP"}),
+    "keypoint": ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", {}, BOXES | {"keypoints/AP"}),
+    "cascade": ("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", {"MASK_ON": False}, BOXES),
+    "cascade_mask": ("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", {}, BOXES | {"segm/AP"}),
+    "deformable": ("Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5.yaml", {}, BOXES | {"segm/AP"}),
+    "panoptic": (
+        "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",
+        {},
+        BOXES | {"segm/AP", "sem_seg/mIoU", "panoptic_seg/PQ"},
+    ),
+    "semantic": ("Misc/semantic_R_50_FPN_1x.yaml", {}, {"sem_seg/mIoU"}),
+    "rpn": ("COCO-Detection/rpn_R_50_FPN_1x.yaml", {}, {"box_proposals/AR@100"}),
+}
+SOME = ["*.res[35].0.conv2", "*head*", "*fpn_output*"]  # layers, so as not to take long
+TARGET = 1.04
+TASKS = ("bbox", "voc", "segm", "keypoints", "sem_seg", "panoptic_seg", "box_proposals")
+PANOPTIC = ("panoptic", "semantic")  # kinds whose data has stuff
+
+
+def picture(seed):
+    """Two things on ground below sky: pixels, masks by thing, and what every pixel is of."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    stuff = np.zeros((HEIGHT, WIDTH), np.uint8)
+    horizon = int(rng.integers(20, 40))
+    stuff[:horizon], stuff[horizon:] = 1, 2
+    image[:horizon] += np.array([150, 80, 0], np.uint8)
+    masks = []
+    for thing, centre in enumerate([(24, 24), (68, 40)]):
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        x, y = np.array(centre) + rng.integers(-6, 7, 2)
+        if thing:
+            cv2.circle(mask, (int(x), int(y)), 14, 1, -1)
+        else:
+            cv2.rectangle(mask, (int(x) - 14, int(y) - 12), (int(x) + 14, int(y) + 12), 1, -1)
+        image[mask > 0] = (0, 200, 40) if thing else (40, 40, 230)
+        masks.append(mask)
+    return image, masks, stuff
+
+
+def annotation(number, image, thing, mask):
+    """One COCO object: a polygon, and the left, right and top ends of it as keypoints."""
+    (polygon,), _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    rle = pycocotools.mask.encode(np.asfortranarray(mask))
+    ends = [polygon[polygon[:, 0, 0].argmin()], polygon[polygon[:, 0, 0].argmax()]]
+    ends.append(polygon[polygon[:, 0, 1].argmin()])
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": thing + 1,
+        "bbox": pycocotools.mask.toBbox(rle).tolist(),
+        "area": float(pycocotools.mask.area(rle)),
+        "iscrowd": 0,
+        "segmentation": [polygon.flatten().tolist()],
+        "keypoints": [v for (point,) in ends for v in (int(point[0]), int(point[1]), 2)],
+        "num_keypoints": 3,
+    }
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A folder of pictures in COCO's forms, and detectron2's data sets of those with stuff."""
+    folder = tmp_path_factory.mktemp("world")
+    for name in ("images", "panoptic", "stuff"):
+        (folder / name).mkdir()
+    images, objects, segments = [], [], []
+    for i in range(4):
+        pixels, masks, stuff = picture(i)
+        cv2.imwrite(str(folder / "images" / f"{i}.jpg"), pixels)
+        images.append({"id": i, "file_name": f"{i}.jpg", "height": HEIGHT, "width": WIDTH})
+        ids = stuff.astype(np.uint8)
+        info = [{"id": k, "category_id": 10 + k, "iscrowd": 0} for k in (1, 2)]
+        for thing, mask in enumerate(masks):
+            objects.append(annotation(len(objects) + 1, i, thing, mask))
+            ids[mask > 0], stuff[mask > 0] = 3 + thing, 0
+            info.append({"id": 3 + thing, "category_id": thing + 1, "iscrowd": 0})
+        cv2.imwrite(str(folder / "stuff" / f"{i}.png"), stuff)
+        rgb = np.stack([ids, np.zeros_like(ids), np.zeros_like(ids)], -1)
+        cv2.imwrite(str(folder / "panoptic" / f"{i}.png"), rgb[:, :, ::-1])
+        segments.append({"image_id": i, "file_name": f"{i}.png", "segments_info": info})
+    things = [{"id": i + 1, "name": name, "isthing": 1} for i, name in enumerate(THINGS)]
+    for row in things:
+        row.update(keypoints=POINTS, skeleton=[[1, 3], [2, 3]])
+    kinds = [*things, *({"id": 11 + i, "name": n, "isthing": 0} for i, n in enumerate(STUFF))]
+    for name, categories, rows in (("objects", things, objects), ("panoptic", kinds, segments)):
+        content = {"images": images, "categories": categories, "annotations": rows}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    metadata = {
+        "thing_dataset_id_to_contiguous_id": {1: 0, 2: 1},
+        "stuff_dataset_id_to_contiguous_id": {11: 1, 12: 2},
+        "stuff_classes": ["things", *STUFF],
+        "thing_classes": THINGS,
+    }
+    metadata["stuff_dataset_id_to_contiguous_id"][0] = 0
+    register_coco_panoptic_separated(
+        "world_panoptic", metadata, *(str(folder / part) for part in ("images", "panoptic")),
+        str(folder / "panoptic.json"), str(folder / "stuff"), str(folder / "objects.json"),
+    )  # fmt: skip
+    yield folder
+    for name in [name for name in DatasetCatalog.list() if name.startswith("world")]:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def merged(one, other):
+    """Nested settings, of which those of ``other`` count."""
+    both = copy.deepcopy(one)
+    for key, value in other.items():
+        both[key] = merged(both[key], value) if isinstance(both.get(key), dict) else value
+    return both
+
+
+def write_config(kind, world, folder):
+    """The small config of a kind; its path."""
+    base, changes, _ = KINDS[kind]
+    objects = {
+        "format": "coco",
+        "json": str(world / "objects.json"),
+        "images": str(world / "images"),
+    }
+    data = "world_panoptic_separated" if kind in PANOPTIC else "world_objects"
+    if kind == "semantic":
+        data = "world_panoptic_stuffonly"
+    config = {
+        "_BASE_": model_zoo.get_config_file(base),
+        "MODEL": merged(SMALL, changes),
+        "INPUT": {"MIN_SIZE_TEST": 64, "MAX_SIZE_TEST": 96, "MIN_SIZE_TRAIN": [64]},
+        "DATASETS": {"TRAIN": [data], "TEST": [data], "REGISTER": {"world_objects": objects}},
+        "DATALOADER": {"NUM_WORKERS": 0},
+        "SOLVER": {"IMS_PER_BATCH": 2, "BASE_LR": 0.001, "WARMUP_ITERS": 0},
+        "TEST": {"KEYPOINT_OKS_SIGMAS": [0.1, 0.1, 0.1], "DETECTIONS_PER_IMAGE": 10},
+        "OUTPUT_DIR": str(folder / "dense"),
+        "SEED": 1,
+    }
+    path = folder / "dense.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@torch.no_grad()
+def trained(config, folder):
+    """Weights that find something, as if they had been trained: normed, and decided."""
+    torch.manual_seed(0)
+    model = build_model(load_config(config))
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the mean over all
+            if "conv3" in name:
+                module.weight.fill_(0.3)  # as after training, a block adds a little
+        elif isinstance(module, (nn.Conv2d, nn.Linear)) and "backbone" not in name:
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    model.backbone.train()
+    for seed in range(4):
+        pixels = torch.as_tensor(picture(seed)[0].transpose(2, 0, 1).astype("float32"))
+        model.backbone(((pixels - model.pixel_mean) / model.pixel_std)[None])
+    DetectionCheckpointer(model, str(folder)).save("dense")
+    return folder / "dense.pth"
+
+
+def assert_same(one, other, atol=1e-4):
+    """What a detectron2 model gives for an image."""
+    assert one.keys() == other.keys()
+    for key in one:
+        if isinstance(one[key], Instances):
+            assert_same(one[key].get_fields(), other[key].get_fields(), atol)
+        elif key == "panoptic_seg":
+            assert (one[key][0] == other[key][0]).float().mean() > 0.99
+        elif isinstance(one[key], Boxes):
+            torch.testing.assert_close(one[key].tensor, other[key].tensor, atol=0.01, rtol=1e-4)
+        elif key == "pred_masks":
+            assert (one[key] == other[key]).float().mean() > 0.99
+        else:
+            torch.testing.assert_close(one[key], other[key], atol=atol, rtol=1e-3)
+
+
+@torch.no_grad()
+def outputs(model, image):
+    """As DefaultPredictor runs it."""
+    pixels = torch.as_tensor(image.transpose(2, 0, 1).astype("float32"))
+    return model([{"image": pixels, "height": HEIGHT, "width": WIDTH}])[0]
+
+
+def exported(kind, model, folder):
+    """Export, and compare with PyTorch in every output."""
+    if kind not in EXPORTS:
+        return
+    apart = sparsedet.export(model, str(folder / "model.onnx"))
+    assert apart.unmatched == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_road(kind, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = write_config(kind, world, tmp_path)
+    weights = trained(config, tmp_path)
+    image = picture(0)[0]
+
+    model = sparsedet.load_model(config, weights)
+    names = list(dense_layers(model))
+    some = [glob for glob in SOME if any(fnmatchcase(name, glob) for name in names)]
+    answers = sparsedet.DetectionTask([[]]).answers(model)
+    plan = plan_to_entries(uniform_plan(model, "rows", 4, some, answers))
+    uniform = sparsedet.compress_(copy.deepcopy(model), plan=plan, num_images=2, calibrate=False)
+    assert uniform.parameters[0] > uniform.parameters[1]
+
+    result = sparsedet.compress_(
+        model, params=TARGET, num_images=2, include=some, patterns=["rows", "whole"]
+    )
+    assert result.parameters[0] > TARGET * result.parameters[1]
+    expected = outputs(result.model, image)
+    if "instances" in expected:
+        assert len(expected["instances"]) > 0
+    result.save("compact")
+
+    cfg = load_config("compact/config.yaml")
+    built = build_model(cfg).eval()
+    DetectionCheckpointer(built).load(cfg.MODEL.WEIGHTS)
+    assert_same(outputs(built, image), expected)
+    assert_same(DefaultPredictor(cfg)(image), expected)
+    assert_same(Predictor(cfg)(image), expected)
+
+    assert_same(outputs(optimize_for_inference(built), image), expected, atol=1e-2)
+    exported(kind, sparsedet.load_model(cfg), tmp_path)
+
+    cfg.SOLVER.MAX_ITER = 1
+    cfg.freeze()
+    if kind == "deformable":  # it has no gradients on a CPU, on which it is evaluated
+        tasks = Trainer.test(cfg, built)
+        assert any("DeformConv" in note for note in result.notes)
+        assert any("weighed alike" in note for note in result.notes)
+        found = {f"{task}/{key}": rows[key] for task, rows in tasks.items() for key in rows}
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        trainer.train()  # evaluates at the end
+        lines = (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+        found = {key: value for line in lines for key, value in json.loads(line).items()}
+        assert np.isfinite(found["total_loss"])
+    metrics = KINDS[kind][2]
+    assert {metric for metric in metrics if np.isfinite(found[metric])} == metrics
+    tasks = {key.split("/")[0] for key in found if key.split("/")[0] in TASKS}
+    assert {metric.split("/")[0] for metric in metrics} == tasks
