@@ -16,9 +16,10 @@ import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_panoptic_separated
-from detectron2.engine import DefaultPredictor
+from detectron2.engine import DefaultPredictor, SimpleTrainer
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import nn
@@ -88,6 +89,64 @@ KINDS = {
 SOME = ["*.res[35].0.conv2", "*head*", "*fpn_output*"]  # layers, so as not to take long
 TARGET = 1.04
 TASKS = ("bbox", "voc", "segm", "keypoints", "sem_seg", "panoptic_seg", "box_proposals")
+# Those that detectron2 describes by a LazyConfig alone; metrics of their own, and what makes them
+# small.
+SMALL_LAZY = """
+from detectron2 import model_zoo
+from detectron2.config import LazyCall as L, LazyConfig
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import RegNet
+from detectron2.modeling.backbone.regnet import ResBottleneckBlock, SimpleStem
+
+_cfg = LazyConfig.load(model_zoo.get_config_file("{stock}"))
+dataloader, model, optimizer, train = (
+    _cfg[part] for part in ("dataloader", "model", "optimizer", "train")
+)
+model.backbone.out_channels = 32
+model.backbone.bottom_up = L(RegNet)(
+    stem_class=SimpleStem, stem_width=8, block_class=ResBottleneckBlock, depth=5, w_a=12, w_0=16,
+    w_m=1.5, group_width=8, norm="BN", out_features=["s1", "s2", "s3", "s4"],
+)
+for _split in (dataloader.train, dataloader.test):
+    _split.dataset.names = "world_panoptic_separated"
+    _split.num_workers = 0
+    _split.mapper.augmentations[0].update(short_edge_length=64, max_size=96)
+dataloader.train.total_batch_size = 2
+train.update(device="cpu", output_dir="dense")
+optimizer.lr = 0.001
+"""
+LAZY = {
+    "fcos": (
+        "COCO-Detection/fcos_R_50_FPN_1x.py",
+        """
+model.backbone.in_features = ["s2", "s3", "s4"]
+model.backbone.top_block.in_channels = 32
+model.head.update(input_shape=[ShapeSpec(channels=32)] * 5, conv_dims=[64])  # norm: 32 groups
+model.update(num_classes=2, test_score_thresh=0.05, max_detections_per_image=10)
+""",
+        BOXES,
+    ),
+    "regnet": (
+        "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py",
+        """
+_heads, _rpn = model.roi_heads, model.proposal_generator
+model.backbone.norm = ""
+_rpn.head.update(in_channels=32, conv_dims=[-1])
+_rpn.update(post_nms_topk=(20, 20))
+_heads.update(num_classes=2, batch_size_per_image=16)
+_heads.box_head.update(
+    input_shape=ShapeSpec(channels=32, height=7, width=7), conv_dims=[16], fc_dims=[16]
+)
+_heads.box_predictor.update(input_shape=ShapeSpec(channels=16), test_topk_per_image=10)
+_heads.mask_head.update(
+    input_shape=ShapeSpec(channels=32, height=14, width=14), conv_dims=[16, 16]
+)
+dataloader.train.mapper.augmentations = dataloader.test.mapper.augmentations
+""",
+        BOXES | {"segm/AP"},
+    ),
+}
+LAZY_SOME = ["*.s[24].*b.0", "*head*", "*fpn_output*"]
 PANOPTIC = ("panoptic", "semantic")  # kinds whose data has stuff
 
 
@@ -264,55 +323,92 @@ def exported(kind, model, folder):
     assert apart.unmatched == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_road(kind, world, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config = write_config(kind, world, tmp_path)
-    weights = trained(config, tmp_path)
-    image = picture(0)[0]
-
+def compressed(config, weights, some, image):
+    """Compress by a uniform plan, and by a target, into a folder; what the model gives then."""
     model = sparsedet.load_model(config, weights)
     names = list(dense_layers(model))
-    some = [glob for glob in SOME if any(fnmatchcase(name, glob) for name in names)]
+    some = [glob for glob in some if any(fnmatchcase(name, glob) for name in names)]
     answers = sparsedet.DetectionTask([[]]).answers(model)
     plan = plan_to_entries(uniform_plan(model, "rows", 4, some, answers))
     uniform = sparsedet.compress_(copy.deepcopy(model), plan=plan, num_images=2, calibrate=False)
     assert uniform.parameters[0] > uniform.parameters[1]
-
     result = sparsedet.compress_(
         model, params=TARGET, num_images=2, include=some, patterns=["rows", "whole"]
     )
     assert result.parameters[0] > TARGET * result.parameters[1]
-    expected = outputs(result.model, image)
-    if "instances" in expected:
-        assert len(expected["instances"]) > 0
     result.save("compact")
+    expected = outputs(result.model, image)
+    assert len(expected.get("instances", image)) > 0
+    return result, expected
 
-    cfg = load_config("compact/config.yaml")
+
+def loaded(config, kind, image, expected, folder):
+    """Load what was saved in three ways, optimize it and export it; config and model."""
+    cfg = load_config(config)
     built = build_model(cfg).eval()
     DetectionCheckpointer(built).load(cfg.MODEL.WEIGHTS)
     assert_same(outputs(built, image), expected)
     assert_same(DefaultPredictor(cfg)(image), expected)
     assert_same(Predictor(cfg)(image), expected)
-
     assert_same(outputs(optimize_for_inference(built), image), expected, atol=1e-2)
-    exported(kind, sparsedet.load_model(cfg), tmp_path)
+    exported(kind, sparsedet.load_model(cfg), folder)
+    return cfg, built
 
+
+def check_metrics(found, expected):
+    """All that a kind gives was evaluated, and nothing else."""
+    assert {metric for metric in expected if np.isfinite(found[metric])} == expected
+    tasks = {key.split("/")[0] for key in found if key.split("/")[0] in TASKS}
+    assert {metric.split("/")[0] for metric in expected} == tasks
+
+
+def flat(results):
+    return {f"{task}/{key}": rows[key] for task, rows in results.items() for key in rows}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_road(kind, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = write_config(kind, world, tmp_path)
+    image = picture(0)[0]
+    result, expected = compressed(config, trained(config, tmp_path), SOME, image)
+    cfg, built = loaded("compact/config.yaml", kind, image, expected, tmp_path)
     cfg.SOLVER.MAX_ITER = 1
     cfg.freeze()
     if kind == "deformable":  # it has no gradients on a CPU, on which it is evaluated
-        tasks = Trainer.test(cfg, built)
         assert any("DeformConv" in note for note in result.notes)
         assert any("weighed alike" in note for note in result.notes)
-        found = {f"{task}/{key}": rows[key] for task, rows in tasks.items() for key in rows}
-    else:
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=False)
-        trainer.train()  # evaluates at the end
-        lines = (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
-        found = {key: value for line in lines for key, value in json.loads(line).items()}
-        assert np.isfinite(found["total_loss"])
-    metrics = KINDS[kind][2]
-    assert {metric for metric in metrics if np.isfinite(found[metric])} == metrics
-    tasks = {key.split("/")[0] for key in found if key.split("/")[0] in TASKS}
-    assert {metric.split("/")[0] for metric in metrics} == tasks
+        check_metrics(flat(Trainer.test(cfg, built)), KINDS[kind][2])
+        return
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()  # evaluates at the end
+    lines = (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+    found = {key: value for line in lines for key, value in json.loads(line).items()}
+    assert np.isfinite(found["total_loss"])
+    check_metrics(found, KINDS[kind][2])
+
+
+@pytest.mark.parametrize("kind", LAZY)
+def test_lazy_road(kind, world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stock, changes, metrics = LAZY[kind]
+    config = tmp_path / "dense.py"
+    config.write_text(SMALL_LAZY.format(stock=stock) + changes)
+    image = picture(0)[0]
+    _, expected = compressed(config, trained(config, tmp_path), LAZY_SOME, image)
+    cfg, built = loaded("compact/config.py", kind, image, expected, tmp_path)
+    check_metrics(flat(Trainer.test(cfg, built)), metrics)
+
+    # as detectron2's lazyconfig_train_net.py
+    nodes = LazyConfig.load("compact/config.py")
+    model = instantiate(nodes.model)
+    DetectionCheckpointer(model).load(nodes.train.init_checkpoint)
+    assert_same(outputs(model.eval(), image), expected)
+    nodes.optimizer.params.model = model
+    trainer = SimpleTrainer(
+        model.train(), instantiate(nodes.dataloader.train), instantiate(nodes.optimizer)
+    )
+    trainer.train(0, 1)
+    assert trainer.iter == 1
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
