@@ -80,6 +80,16 @@ def check_input_format(cfg: CfgNode) -> None:
         )
 
 
+def check_proposals(cfg: CfgNode) -> None:
+    """Raise InputError for a Fast R-CNN, which cannot run on an image alone."""
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise InputError(
+            "MODEL.LOAD_PROPOSALS: a model of precomputed proposals does not run on images alone; "
+            "it trains, is evaluated, and is compressed by compress_(model, batches=...) of inputs "
+            "with their 'proposals'"
+        )
+
+
 def _merge_file(cfg: CfgNode, path: str) -> None:
     """By a file of our own, as that is how detectron2 upgrades configs of older versions.
 

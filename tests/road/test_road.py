@@ -5,6 +5,7 @@ Compressed, saved, loaded in three ways, fine-tuned and evaluated with its own m
 
 import copy
 import json
+import pickle
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -21,14 +22,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_panoptic_separated
 from detectron2.engine import DefaultPredictor, SimpleTrainer
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from torch import nn
 
 import sparsedet
+from sparsedet.benchmark.counting import random_proposals
 from sparsedet.compress import plan_to_entries, uniform_plan
 from sparsedet.compress.candidates import dense_layers
 from sparsedet.detection.config import load_config
 from sparsedet.detection.predictor import Predictor
+from sparsedet.errors import InputError
 from sparsedet.exporting.optimize import optimize_for_inference
 from sparsedet.training.trainer import Trainer
 
@@ -86,6 +89,7 @@ KINDS = {
     "semantic": ("Misc/semantic_R_50_FPN_1x.yaml", {}, {"sem_seg/mIoU"}),
     "rpn": ("COCO-Detection/rpn_R_50_FPN_1x.yaml", {}, {"box_proposals/AR@100"}),
 }
+FAST = "COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml"  # from proposals that are computed before
 SOME = ["*.res[35].0.conv2", "*head*", "*fpn_output*"]  # layers, so as not to take long
 TARGET = 1.04
 TASKS = ("bbox", "voc", "segm", "keypoints", "sem_seg", "panoptic_seg", "box_proposals")
@@ -245,7 +249,7 @@ def merged(one, other):
 
 def write_config(kind, world, folder):
     """The small config of a kind; its path."""
-    base, changes, _ = KINDS[kind]
+    base, changes, _ = KINDS.get(kind, (FAST, {}, BOXES))
     objects = {
         "format": "coco",
         "json": str(world / "objects.json"),
@@ -265,6 +269,8 @@ def write_config(kind, world, folder):
         "OUTPUT_DIR": str(folder / "dense"),
         "SEED": 1,
     }
+    for split in ("TRAIN", "TEST"):
+        config["DATASETS"][f"PROPOSAL_FILES_{split}"] = [str(folder / "proposals.pkl")]
     path = folder / "dense.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -412,3 +418,48 @@ def test_lazy_road(kind, world, tmp_path, monkeypatch):
     trainer.train(0, 1)
     assert trainer.iter == 1
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def write_proposals(path):
+    """Those of each picture, as detectron2 reads them: the whole, and its halves."""
+    boxes = np.array([[0, 0, 96, 64], [0, 0, 48, 64], [48, 0, 96, 64], [10, 10, 40, 40]], float)
+    content = {
+        "ids": list(range(4)),
+        "boxes": [boxes] * 4,
+        "objectness_logits": [np.arange(4.0)[::-1]] * 4,
+        "bbox_mode": BoxMode.XYXY_ABS,
+    }
+    with open(path, "wb") as file:
+        pickle.dump(content, file)
+
+
+def test_road_of_precomputed_proposals(world, tmp_path, monkeypatch):
+    """A Fast R-CNN is compressed on inputs that have their proposals, and trains on a file."""
+    monkeypatch.chdir(tmp_path)
+    config = write_config("fast", world, tmp_path)
+    weights = trained(config, tmp_path)
+    model = sparsedet.load_model(config, weights)
+    with pytest.raises(InputError, match="LOAD_PROPOSALS: .* does not run on images alone"):
+        sparsedet.compress_(model, params=TARGET)
+    with pytest.raises(InputError, match="LOAD_PROPOSALS: .* does not run on images alone"):
+        Predictor(model.cfg)
+    batches = []
+    for seed in range(2):
+        image = torch.as_tensor(picture(seed)[0].transpose(2, 0, 1))
+        proposals = random_proposals(9, HEIGHT, WIDTH)
+        batches.append([{"image": image, "proposals": proposals}])
+    result = sparsedet.compress_(model, batches=batches, params=TARGET, patterns=["rows"])
+    result.save("compact")
+
+    cfg = load_config("compact/config.yaml")
+    with torch.no_grad():
+        expected = result.model(batches[0])[0]
+        assert_same(sparsedet.load_model(cfg)(batches[0])[0], expected)
+    cfg.SOLVER.MAX_ITER = 1
+    with pytest.raises(OSError, match="proposals.pkl"):
+        Trainer(cfg)
+    write_proposals("proposals.pkl")
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    check_metrics(flat(Trainer.test(cfg, trainer.model)), BOXES)
