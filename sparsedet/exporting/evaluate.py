@@ -26,6 +26,7 @@ from ..runtime.detector import Detections, Detector
 from .compare import Difference, compare
 
 PIXELS, SCORE = 0.5, 0.001  # the differences that f32 may have
+BOXES = ("bbox", "voc")  # what is evaluated of both
 LEAST_SCORE = 0.05  # of the detections that :func:`evaluate_export` matches
 
 
@@ -57,7 +58,9 @@ def evaluate_export(
     apart = []
     # The evaluators leave their detections in files, and pycocotools prints.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        evaluators = [build_evaluator(cfg, dataset, folder, names) for _ in (predictor, detector)]
+        evaluators = [
+            build_evaluator(cfg, dataset, folder, names, BOXES) for _ in (predictor, detector)
+        ]
         for evaluator in evaluators:
             evaluator.reset()
         for record in tqdm(records, desc=dataset, unit="image"):
