@@ -1,17 +1,11 @@
-"""Panoptic quality (Kirillov et al., *Panoptic Segmentation*, arXiv 1801.00868).
-
-As COCO's own panopticapi computes it, which is on no package index: a segment of the prediction
-matches one of the ground truth of its category where their IoU, over what is annotated, is above a
-half. Of a category with TP matches, FP and FN segments without,
-PQ = sum of IoU / (TP + FP / 2 + FN / 2) = SQ * RQ.
-"""
+"""Panoptic quality of any registered dataset with COCO's panoptic annotations."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,12 +19,7 @@ from ..data.class_order import class_order, dataset_classes
 from ..errors import InputError
 from ..reports.tables import pipe_table
 from .detections import MissingData, field
-
-UNLABELLED = 0  # the id of pixels that are annotated as nothing
-KINDS = {"": "All", "_th": "Things", "_st": "Stuff"}
-
-# Of a category: sum of IoU, TP, FP, FN.
-Counts = Mapping[int, np.ndarray]
+from .panoptic_quality import KINDS, count_segments, panoptic_quality
 
 
 class PanopticEvaluator(DatasetEvaluator):
@@ -57,11 +46,12 @@ class PanopticEvaluator(DatasetEvaluator):
             where = f": there is no {path}" if path else ""
             raise MissingData(f"{dataset_name} has no panoptic annotations{where}")
         self._folder = metadata.panoptic_root
-        self._truth, self._things = _read_truth(path)
-        # detectron2's models number things and stuff each from 0
-        self._thing_ids = _by_place(metadata.thing_dataset_id_to_contiguous_id)
-        self._stuff_ids = _by_place(metadata.stuff_dataset_id_to_contiguous_id)
+        self._truth, categories = _read_truth(path)
+        self._things = {row["id"]: bool(row["isthing"]) for row in categories}
         self.classes = dataset_classes(dataset_name)
+        # detectron2's models number things and stuff each from 0
+        self._thing_ids = _places("thing", dataset_name, categories)
+        self._stuff_ids = _places("stuff", dataset_name, categories)
         self.match(class_names or self.classes)
         self.reset()
 
@@ -116,81 +106,18 @@ class PanopticEvaluator(DatasetEvaluator):
         return OrderedDict([(self.task, results)])
 
 
-def count_segments(
-    truth: np.ndarray,
-    truth_segments: Sequence[Mapping[str, Any]],
-    found: np.ndarray,
-    categories: Mapping[int, int],
-) -> Counts:
-    """What one image adds to each category.
-
-    Args:
-        truth, found: (H, W), the segment of each pixel by id, UNLABELLED for none.
-        truth_segments: of ``truth``, COCO's id, category_id and iscrowd.
-        categories: of the segments of ``found``.
-    """
-    counts: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros(4))
-    both, sizes = np.unique((truth.astype(np.int64) << 32) | found, return_counts=True)
-    pairs = Counter({(int(x) >> 32, int(x) & 0xFFFFFFFF): int(n) for x, n in zip(both, sizes)})
-    areas, found_areas = Counter(), Counter()
-    for (one, other), area in pairs.items():
-        areas[one] += area
-        found_areas[other] += area
-    crowds = {s["id"]: s["category_id"] for s in truth_segments if s.get("iscrowd")}
-    single = {s["id"]: s["category_id"] for s in truth_segments if not s.get("iscrowd")}
-    matched: set[tuple[str, int]] = set()
-    for (one, other), area in pairs.items():
-        if other not in categories or single.get(one) != categories[other]:
-            continue
-        union = areas[one] + found_areas[other] - area - pairs[UNLABELLED, other]
-        if 2 * area > union:
-            counts[single[one]] += (area / union, 1, 0, 0)
-            matched |= {("truth", one), ("found", other)}
-    for one, category in single.items():
-        if ("truth", one) not in matched:
-            counts[category] += (0, 0, 0, 1)
-    for other, category in categories.items():
-        if ("found", other) in matched or not found_areas[other]:
-            continue
-        unknown = [UNLABELLED, *(one for one, kind in crowds.items() if kind == category)]
-        if 2 * sum(pairs[one, other] for one in unknown) <= found_areas[other]:
-            counts[category] += (0, 0, 1, 0)
-    return counts
-
-
-def panoptic_quality(counts: Counts, things: Mapping[int, bool]) -> dict[str, float]:
-    """PQ, SQ, RQ in percent, each also with `_th` and `_st`; nan where there are no segments.
-
-    Args:
-        things: of each category of the dataset, whether it is one.
-    """
-    results = {}
-    for end in KINDS:
-        rows = [
-            _quality(counts[category])
-            for category, is_thing in things.items()
-            if category in counts and (not end or is_thing == (end == "_th"))
-        ]
-        mean = 100 * np.mean(rows, axis=0) if rows else np.full(3, np.nan)
-        results.update({f"{name}{end}": float(x) for name, x in zip(("PQ", "SQ", "RQ"), mean)})
-    return results
-
-
-def _quality(counts: np.ndarray) -> tuple[float, float, float]:
-    iou, matched, wrong, missed = counts
-    segments = matched + wrong / 2 + missed / 2
-    return iou / segments, iou / matched if matched else 0.0, matched / segments
-
-
-def _read_truth(path: str) -> tuple[dict[Any, dict], dict[int, bool]]:
-    """The annotations by image, and of each category whether it is a thing."""
+def _read_truth(path: str) -> tuple[dict[Any, dict], list[dict]]:
+    """The annotations by image, and the categories."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
         truth = {row["image_id"]: row for row in content["annotations"]}
-        return truth, {row["id"]: bool(row["isthing"]) for row in content["categories"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rows = content["categories"]
+        if not all({"id", "name", "isthing"} <= row.keys() for row in rows):
+            raise ValueError("a category without id, name or isthing")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a COCO panoptic file: {error!r}") from error
+    return truth, rows
 
 
 def _read_ids(path: str) -> np.ndarray:
@@ -203,5 +130,23 @@ def _read_ids(path: str) -> np.ndarray:
     return pixels @ (1, 256, 256**2)
 
 
-def _by_place(places: Mapping[int, int]) -> dict[int, int]:
-    return {place: category for category, place in places.items()}
+def _places(kind: str, dataset_name: str, categories: Sequence[Mapping]) -> dict[int, int]:
+    """The category of each place among the things, or the stuff, of a dataset.
+
+    Its metadata says it of detectron2's own data sets; otherwise they are matched by name.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.get("stuff_dataset_id_to_contiguous_id"):
+        ids = metadata.get(f"{kind}_dataset_id_to_contiguous_id")
+        return {place: category for category, place in ids.items()}
+    ids = {
+        row["name"]: row["id"] for row in categories if bool(row["isthing"]) == (kind == "thing")
+    }
+    names = list(metadata.get(f"{kind}_classes", ()))
+    known = names[1:] if kind == "stuff" else names  # the first label of stuff is that of things
+    if sorted(known) != sorted(ids):
+        raise InputError(
+            f"{kind}_classes of {dataset_name} are {', '.join(names)}, but those of "
+            f"{metadata.panoptic_json} are {', '.join(ids)}"
+        )
+    return {names.index(name): ids[name] for name in known}

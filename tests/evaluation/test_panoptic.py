@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparsedet.evaluation.panoptic import count_segments, panoptic_quality
+from sparsedet.evaluation.panoptic_quality import count_segments, panoptic_quality
 
 CAT, SKY, GRASS = 5, 20, 21
 THINGS = {CAT: True, SKY: False, GRASS: False}

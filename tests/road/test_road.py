@@ -151,7 +151,6 @@ dataloader.train.mapper.augmentations = dataloader.test.mapper.augmentations
     ),
 }
 LAZY_SOME = ["*.s[24].*b.0", "*head*", "*fpn_output*"]
-PANOPTIC = ("panoptic", "semantic")  # kinds whose data has stuff
 
 
 def picture(seed):
@@ -255,14 +254,20 @@ def write_config(kind, world, folder):
         "json": str(world / "objects.json"),
         "images": str(world / "images"),
     }
-    data = "world_panoptic_separated" if kind in PANOPTIC else "world_objects"
-    if kind == "semantic":
-        data = "world_panoptic_stuffonly"
+    data = {"panoptic": "world_stuff", "semantic": "world_panoptic_stuffonly"}
+    data = data.get(kind, "world_objects")
+    stuff = {
+        "sem_seg_root": str(world / "stuff"),
+        "stuff_classes": ["things", *STUFF],
+        "panoptic_json": str(world / "panoptic.json"),
+        "panoptic_root": str(world / "panoptic"),
+    }
+    registered = {"world_objects": objects, "world_stuff": {**objects, **stuff}}
     config = {
         "_BASE_": model_zoo.get_config_file(base),
         "MODEL": merged(SMALL, changes),
         "INPUT": {"MIN_SIZE_TEST": 64, "MAX_SIZE_TEST": 96, "MIN_SIZE_TRAIN": [64]},
-        "DATASETS": {"TRAIN": [data], "TEST": [data], "REGISTER": {"world_objects": objects}},
+        "DATASETS": {"TRAIN": [data], "TEST": [data], "REGISTER": registered},
         "DATALOADER": {"NUM_WORKERS": 0},
         "SOLVER": {"IMS_PER_BATCH": 2, "BASE_LR": 0.001, "WARMUP_ITERS": 0},
         "TEST": {"KEYPOINT_OKS_SIGMAS": [0.1, 0.1, 0.1], "DETECTIONS_PER_IMAGE": 10},
