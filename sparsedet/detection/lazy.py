@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 from detectron2.config import CfgNode, LazyConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from ..errors import InputError
 from ..modeling.lazy import LazyCfgNode, compact_node
@@ -91,12 +92,15 @@ def load_nodes(path: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         InputError: see :func:`read_lazy`.
     """
+    real_import = builtins.__import__
     try:
         nodes = LazyConfig.load(path)
     except InputError:
         raise
     except Exception as error:  # it is code, which may raise anything
         raise InputError(f"{path}: {type(error).__name__}: {_first_line(error)}") from error
+    finally:
+        builtins.__import__ = real_import  # which detectron2 leaves patched after an error
     try:
         nodes = LazyConfig.apply_overrides(nodes, list(overrides))
     except Exception as error:  # of hydra and omegaconf
@@ -132,8 +136,10 @@ def _select(path: str, nodes: DictConfig, place: str) -> Any:
     """What stands there, as plain Python; None if nothing does."""
     try:
         value = OmegaConf.select(nodes, place)
-    except OmegaConfBaseException as error:
+    except InterpolationResolutionError as error:
         raise InputError(f"{path}: {place}: {_first_line(error)}") from error
+    except OmegaConfBaseException:  # it leads through a list, as that of several evaluators
+        return None
     return list(value) if isinstance(value, ListConfig) else value
 
 

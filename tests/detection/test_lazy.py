@@ -1,10 +1,12 @@
 """LazyConfig files in the tools, and what is wrong with some. tests/road takes them all the way."""
 
+import builtins
 import json
 
 import cv2
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig
 from detectron2.modeling import build_model
@@ -85,6 +87,19 @@ def test_its_keys_are_told_as_those_of_a_yaml(small):
     assert build_model(clone).roi_heads.box_predictor.test_score_thresh == 0.3
 
 
+def test_stock_ones_are_read():
+    stock = {
+        "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.py": ("PanopticFPN", True, False),
+        "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py": ("GeneralizedRCNN", False, True),
+        "new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py": ("GeneralizedRCNN", True, False),
+        "COCO-Detection/fcos_R_50_FPN_1x.py": ("FCOS", False, False),
+    }
+    for name, expected in stock.items():
+        cfg = load_config(model_zoo.get_config_file(name))
+        assert (cfg.model_class(), cfg.MODEL.MASK_ON, cfg.MODEL.KEYPOINT_ON) == expected
+        assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST) == (800, 1333)
+
+
 def test_the_tools_take_it(small, photos, tmp_path, run_tool):
     weights = small / "dense.pth"
     status, errors = run_tool(
@@ -147,9 +162,11 @@ def test_what_is_wrong_is_said_in_one_line(case, tmp_path):
     text, opts, message = WRONG[case]
     path = tmp_path / "dense.py"
     path.write_text(KITCHEN + text)
+    real_import = builtins.__import__
     with pytest.raises(InputError, match=message) as error:
         load_config(path, opts)
     assert "\n" not in str(error.value)
+    assert builtins.__import__ is real_import
 
 
 def test_a_model_that_cannot_be_built(small, tmp_path):
