@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -48,6 +48,7 @@ __all__ = [
     "tree_leaves",
     "tree_map",
     "with_globals",
+    "with_old_numpy_names",
 ]
 
 
@@ -158,6 +159,15 @@ def precise_bn_loader(hook: Any) -> Any:
     If it goes, a training with TEST.PRECISE_BN fails at its start.
     """
     return hook._data_loader
+
+
+def with_old_numpy_names(module: ModuleType) -> None:
+    """Let a module use ``np.float``, which NumPy 1.24 dropped; it alone sees it.
+
+    lvis 0.5.3, whose ``lvis.eval`` counts by it. If it goes, evaluation on LVIS fails at its end.
+    """
+    if not hasattr(module.np, "float"):
+        module.np = SimpleNamespace(**vars(module.np), float=float)
 
 
 def with_globals(function: Callable, **names: Any) -> Callable:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.evaluation import LVISEvaluator
 
+from ..compat import with_old_numpy_names
 from ..data.class_order import dataset_classes
 from ..errors import InputError
 from ..extras import require
@@ -20,7 +21,8 @@ def build_lvis_evaluator(
     Raises:
         InputError: the library is missing, or classes are in another order than LVIS's.
     """
-    require("lvis", f"evaluation on {dataset}")
+    library = require("lvis", f"evaluation on {dataset}")
+    with_old_numpy_names(library.eval)
     if class_names and list(class_names) != dataset_classes(dataset):
         raise InputError(f"the model's classes are not those of {dataset}, in LVIS's order")
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
