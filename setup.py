@@ -23,6 +23,7 @@ EXTRAS = {
     "openvino": [*DEPLOY, "openvino>=2024.0"],  # to write .xml files, together with train
     "web": [*DEPLOY, *ONNXRUNTIME, "flask>=3.0"],
     "ray": [*DEPLOY, *ONNXRUNTIME, "ray[data]>=2.60"],  # images beyond one machine
+    "lvis": ["lvis>=0.5.3"],  # to evaluate on LVIS
     "prune": ["torch-pruning>=1.6,<2"],  # for tools/research/prune.py alone
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})

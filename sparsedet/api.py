@@ -138,6 +138,11 @@ def choose_task(
 
 
 def is_detectron2(model: nn.Module) -> bool:
-    """Whether the model is of one of detectron2's registered meta architectures."""
+    """Whether the model is of a registered meta architecture of detectron2, or of load_model."""
     modeling = sys.modules.get("detectron2.modeling")
-    return modeling is not None and type(model) in dict(modeling.META_ARCH_REGISTRY).values()
+    if modeling is None:
+        return False
+    from .modeling import LazyCfgNode
+
+    known = type(model) in dict(modeling.META_ARCH_REGISTRY).values()
+    return known or isinstance(getattr(model, "cfg", None), LazyCfgNode)

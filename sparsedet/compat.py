@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -43,10 +43,12 @@ __all__ = [
     "pack_convolution",
     "pair",
     "precise_bn_loader",
+    "proposal_recall",
     "shape_as_tensor",
     "tree_leaves",
     "tree_map",
     "with_globals",
+    "with_old_numpy_names",
 ]
 
 
@@ -135,12 +137,37 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def proposal_recall(evaluation: Any, found: list[dict], truth: Any, area: str, limit: int) -> float:
+    """The share of objects that proposals cover, a mean over IoU; detectron2 0.6 and main.
+
+    If it goes, models that only propose boxes cannot be evaluated.
+
+    Args:
+        evaluation: the module ``detectron2.evaluation.coco_evaluation``.
+        found: image_id and proposals of each image.
+        truth: pycocotools' data set.
+        area: of the objects: all, small, medium or large.
+        limit: the most proposals of an image that count.
+    """
+    stats = evaluation._evaluate_box_proposals(found, truth, area=area, limit=limit)
+    return stats["ar"].item()
+
+
 def precise_bn_loader(hook: Any) -> Any:
     """The training loader that a PreciseBN hook draws on; detectron2 0.6 and main.
 
     If it goes, a training with TEST.PRECISE_BN fails at its start.
     """
     return hook._data_loader
+
+
+def with_old_numpy_names(module: ModuleType) -> None:
+    """Let a module use ``np.float``, which NumPy 1.24 dropped; it alone sees it.
+
+    lvis 0.5.3, whose ``lvis.eval`` counts by it. If it goes, evaluation on LVIS fails at its end.
+    """
+    if not hasattr(module.np, "float"):
+        module.np = SimpleNamespace(**vars(module.np), float=float)
 
 
 def with_globals(function: Callable, **names: Any) -> Callable:

@@ -15,6 +15,7 @@ EXTRAS = {
     "cv2": "deploy",
     "flask": "web",
     "h5py": "train",
+    "lvis": "lvis",
     "matplotlib": "train",
     "numpy": "deploy",
     "onnx": "train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,15 +56,23 @@ def count_call(function: Callable, *inputs: Any) -> tuple[int, Any]:
 def counting() -> Iterator[Callable[[], int]]:
     """Yield a function that tells how many multiply-adds the block has run so far.
 
-    Those of convolutions, linear layers and matrix products. Batch norm, resampling, pooling,
-    RoIAlign, NMS and elementwise operations are cheap beside them and count as 0. fvcore, which
-    detectron2's tools use, counts an addition for each value that resampling gives, besides: 0.02%
-    more for the backbone of detectron2's Faster R-CNN with R50-FPN, and else the same.
+    Those of convolutions (deformable ones, too), linear layers and matrix products. Batch norm,
+    resampling, pooling, RoIAlign, NMS and elementwise operations are cheap beside them and count as
+    0. fvcore, which detectron2's tools use, counts an addition for each value that resampling
+    gives, besides: 0.02% more for the backbone of detectron2's Faster R-CNN with R50-FPN, and else
+    the same.
 
     Not within ``torch.inference_mode``, where older PyTorch hides the operations.
     """
-    with FlopCounterMode(display=False) as counter:
+    deformable = {torch.ops.torchvision.deform_conv2d: _deformable}
+    with FlopCounterMode(display=False, custom_mapping=deformable) as counter:
         yield lambda: counter.get_total_flops() // 2  # it counts multiplications and additions
+
+
+def _deformable(x: Any, weight: Any, *others: Any, out_shape: Any, **named: Any) -> int:
+    """Multiplications and additions of a deformable convolution, of the shapes of its arguments."""
+    batch, outputs, height, width = out_shape
+    return 2 * batch * height * width * math.prod(weight)
 
 
 def random_proposals(count: int, height: int, width: int) -> Instances:

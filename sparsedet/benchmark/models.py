@@ -69,11 +69,12 @@ def build_detector(config: str, weights: str | None, setting: Setting) -> nn.Mod
     cfg = load_config(path)
     weights = cfg.MODEL.WEIGHTS if weights is None else weights
     cfg.MODEL.WEIGHTS = ""
-    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = proposals
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = max(proposals, cfg.MODEL.RPN.PRE_NMS_TOPK_TEST)
     model = build_model(cfg).eval()
     if not {"proposal_generator", "roi_heads"} <= dict(model.named_children()).keys():
         raise InputError(f"{config}: not a detector with a proposal generator and RoI heads")
+    rpn = model.proposal_generator
+    rpn.post_nms_topk = {**rpn.post_nms_topk, False: proposals}
+    rpn.pre_nms_topk = {**rpn.pre_nms_topk, False: max(proposals, rpn.pre_nms_topk[False])}
     if weights:
         SparseDetCheckpointer(model, strict=True).load(weights)
     fix_proposals(model, proposals, height, width)

@@ -58,4 +58,5 @@ def main() -> None:
     cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = args.confidence_threshold
     predictor = Predictor(cfg)
     names = detected_class_names(cfg, predictor.model)
-    annotator.run(lambda image: predictor.detect(image, names).above(args.confidence_threshold))
+    least = args.confidence_threshold  # a LazyConfig has a threshold of its own
+    annotator.run(lambda image: predictor.detect(image, names).above(least))

@@ -1,11 +1,15 @@
-"""Evaluate a detector on the config's DATASETS.TEST, or an exported file beside it.
+"""Evaluate a detector on the config's DATASETS.TEST, or another or an exported file beside it.
 
     sparsedet evaluate --config-file output/config.yaml --weights output/model_final.pth
+    sparsedet evaluate --config-file compact/config.yaml --beside dense/config.yaml
     sparsedet evaluate --config-file output/config.yaml --weights output/model_final.pth \\
         --model model.onnx
 
-The first prints what ``sparsedet train --eval-only`` does. With --model, it is COCO AP, AP50 and
-VOC mAP of both, and how far the detections above a score of 0.05 are apart; both run on the CPU.
+The first prints what ``sparsedet train --eval-only`` does: COCO's AP of boxes, masks and keypoints,
+VOC's mAP, IoU of semantic maps, panoptic quality, recall of proposals, as far as the model gives
+them and the data set has them. With --beside that is done with another model first, such as the
+dense one, and a table of both follows. With --model, it is COCO AP, AP50 and VOC mAP of both, and
+how far the detections above a score of 0.05 are apart; both run on the CPU.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import argparse
 from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..exporting.evaluate import LEAST_SCORE, describe, evaluate_export
+from ..reports.metrics import metrics_table
 from ..reports.tables import pipe_table
 from ..runtime.detector import Detector
 from ..training.setup import setup
@@ -25,7 +30,9 @@ from .train import evaluate
 
 def parse_args() -> argparse.Namespace:
     parser = model_parser(__doc__)
-    parser.add_argument(
+    beside = parser.add_mutually_exclusive_group()
+    beside.add_argument("--beside", metavar="FILE", help="the config of a model to compare with")
+    beside.add_argument(
         "--model", metavar="FILE", help="a file that sparsedet export wrote, to run beside PyTorch"
     )
     add_engine_arguments(parser)
@@ -38,10 +45,19 @@ def main() -> None:
     if args.model:
         evaluate_beside(args)
         return
-    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
-    args.opts, args.eval_only = [*args.opts, *weights], True
-    with setup(args) as cfg:
-        evaluate(cfg)
+    results = {}
+    if args.beside:
+        results[args.beside] = _evaluate(args, args.beside)
+    results[args.config_file] = _evaluate(args, args.config_file, args.weights)
+    if args.beside:
+        print(metrics_table(results))
+
+
+def _evaluate(args: argparse.Namespace, config: str, weights: str | None = None) -> dict:
+    given = ["MODEL.WEIGHTS", weights] if weights else []
+    one = argparse.Namespace(config_file=config, opts=[*args.opts, *given], eval_only=True)
+    with setup(one) as cfg:
+        return evaluate(cfg)
 
 
 def evaluate_beside(args: argparse.Namespace) -> None:

@@ -36,6 +36,11 @@ TABLE: Sequence[tuple[str, str]] = (
         r"(Found no NVIDIA driver|Torch not compiled with CUDA|No CUDA GPUs|CUDA driver).*",
         r"\1: give MODEL.DEVICE cpu to work without a GPU",
     ),
+    (
+        r"Deformable Conv is not supported on CPUs",
+        "detectron2 has no gradients of deformable convolutions on a CPU, and no modulated ones at "
+        "all: take MODEL.DEVICE cuda",
+    ),
     (r"EADDRINUSE|address already in use", "the port of --dist-url is taken; choose another"),
     (r"DataLoader worker .*(killed by signal: .*?)\.", rf"a data loader was \1; {MEMORY}"),
 )

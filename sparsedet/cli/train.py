@@ -37,12 +37,12 @@ def train(args: argparse.Namespace) -> None:
         trainer.train()
 
 
-def evaluate(cfg: CfgNode, resume: bool = False) -> None:
-    """Print the accuracy of MODEL.WEIGHTS, or of the last checkpoint in OUTPUT_DIR."""
+def evaluate(cfg: CfgNode, resume: bool = False) -> dict:
+    """Print the accuracy of MODEL.WEIGHTS, or of the last checkpoint in OUTPUT_DIR; all of it."""
     model = Trainer.build_model(cfg)
     checkpointer = SparseDetCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    Trainer.test(cfg, model)
+    return Trainer.test(cfg, model)
 
 
 def main() -> None:

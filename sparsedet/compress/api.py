@@ -13,7 +13,7 @@ from .layer_times import time_layers
 from .planning import given_plan, make_plan, missed, untouched
 from .request import Request
 from .result import Result
-from .sensitivity import Sensitivity
+from .sensitivity import Sensitivity, unweighed
 from .surgery import replace_modules
 from .task import Task
 
@@ -41,6 +41,7 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
     sensitivities: dict[str, Sensitivity] = {}
     if request.calibrate or plan is None:
         sensitivities = task.sensitivities(model, progress)
+        notes += unweighed(sensitivities)
     if plan is None:
         plan, more = make_plan(model, task, request, sensitivities, progress)
         notes += more

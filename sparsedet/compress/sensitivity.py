@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..hooks import attached, evaluating
+from .candidates import KINDS, left_alone
 from .observe import Forward, call_model
 
 FLOOR = 0.1
@@ -24,10 +25,11 @@ class Sensitivity:
 
     Args:
         matrix: (C, C), R R^T up to a factor; None if all outputs count alike as they are.
+        known: False where they do so only as nothing tells how they count.
     """
 
-    def __init__(self, matrix: torch.Tensor | None = None):
-        self.root = None
+    def __init__(self, matrix: torch.Tensor | None = None, known: bool = True):
+        self.root, self.known = None, known
         if matrix is not None:
             matrix = matrix.double() / matrix.diagonal().mean()
             self.root = torch.linalg.cholesky(matrix + FLOOR * torch.eye(len(matrix)).to(matrix))
@@ -72,6 +74,9 @@ def output_sensitivities(
     in ``answers`` count in units of their own standard deviation, whatever their number: class
     scores as much as box offsets.
 
+    Where there is no derivative, as of detectron2's deformable convolutions on a CPU, all outputs
+    count alike of each layer that has an effect through such a module.
+
     Args:
         layers: convolutions and fully connected layers by name.
         answers: modules whose outputs are what the model is for.
@@ -84,20 +89,65 @@ def output_sensitivities(
     Raises:
         InputError: gradients are not finite.
     """
-    answers, sums = list(answers), {}
+    answers, sums, unknown = list(answers), {}, set()
+    cuts: list[nn.Module] = []
     generator = torch.Generator().manual_seed(0)
     with evaluating(model):
         for batch in tqdm(batches, desc="sensitivity", unit="batch", disable=not progress):
-            for name, gradient in _gradients(model, layers, answers, batch, forward, generator):
+            arguments = model, layers, answers, batch, forward, generator
+            try:
+                gradients = _gradients(*arguments, cuts)
+            except NotImplementedError:
+                cuts = _foreign(model)
+                gradients = _gradients(*arguments, cuts)
+            for name, gradient in gradients:
                 channels = 1 if isinstance(layers[name], nn.Conv2d) else -1
                 rows = gradient.movedim(channels, -1).flatten(0, -2)
+                if cuts and rows.isnan().any():
+                    unknown.add(name)
+                    continue
                 if not rows.isfinite().all():
                     raise InputError(
                         f"{name}: the answers do not depend on it in finite numbers; check that "
                         "the weights are trained and that the inputs are preprocessed as they need"
                     )
                 sums[name] = sums.get(name, 0.0) + (rows.T @ rows).double()
-    return {name: Sensitivity(matrix) for name, matrix in sums.items() if matrix.any()}
+    found = {name: Sensitivity(matrix) for name, matrix in sums.items() if matrix.any()}
+    return {**found, **{name: Sensitivity(known=False) for name in unknown}}
+
+
+def unweighed(sensitivities: Mapping[str, Sensitivity]) -> list[str]:
+    """A line on the layers of which nothing tells how their outputs count, if there are any."""
+    names = [name for name, sensitivity in sensitivities.items() if not sensitivity.known]
+    if not names:
+        return []
+    return [
+        f"all outputs were weighed alike in {len(names)} layers, from {names[0]} to {names[-1]}: "
+        "what follows them has no derivative here (deformable convolutions have none on a CPU)"
+    ]
+
+
+def _foreign(model: nn.Module) -> list[nn.Module]:
+    """Layers with weights that are neither torch's own nor like them."""
+    modules = map(model.get_submodule, left_alone(model))
+    return [
+        module
+        for module in modules
+        if not isinstance(module, KINDS) and not type(module).__module__.startswith("torch.")
+    ]
+
+
+class _Cut(torch.autograd.Function):
+    """An output of unknown derivative: what it came from gets nan for a gradient."""
+
+    @staticmethod
+    def forward(ctx, output: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(*inputs)
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple:
+        return None, *(torch.full_like(x, torch.nan) for x in ctx.saved_tensors)
 
 
 def _gradients(
@@ -107,8 +157,12 @@ def _gradients(
     batch: Any,
     forward: Forward,
     generator: torch.Generator,
+    cuts: Sequence[nn.Module],
 ) -> list[tuple[str, torch.Tensor]]:
-    """Of a randomly weighted sum of the answers, with respect to the outputs of each call."""
+    """Of a randomly weighted sum of the answers, with respect to the outputs of each call.
+
+    Those that depend on a derivative of one of ``cuts`` are nan.
+    """
     names: list[str] = []
     outputs: list[torch.Tensor] = []
     total: list[torch.Tensor] = []
@@ -124,7 +178,12 @@ def _gradients(
             scale = y.detach().std().clamp(min=1e-12) * y.numel() ** 0.5
             total.append((signs * y).sum() / scale)
 
+    def cut(module, args, y):
+        inputs = [x for x in args if isinstance(x, torch.Tensor) and x.requires_grad]
+        return _Cut.apply(y.detach(), *inputs) if inputs else y
+
     hooks = {layer: partial(keep, name) for name, layer in layers.items()}
+    hooks.update(dict.fromkeys(cuts, cut))
     hooks.update(dict.fromkeys(answers, answer))
     registered = (module.register_forward_hook(hook) for module, hook in hooks.items())
     with attached(registered), torch.enable_grad():

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 
 from ..errors import InputError
+from .image_sizes import upright_size
 
 
 def dataset_classes(dataset: str) -> list[str]:
@@ -36,7 +37,7 @@ def class_order(names: Sequence[str], others: Sequence[str], dataset: str) -> li
 
 
 def training_records(cfg: CfgNode, class_names: Sequence[str]) -> list[dict]:
-    """The dicts of DATASETS.TRAIN, whose category ids are places in ``class_names``.
+    """The dicts of DATASETS.TRAIN, whose category ids are places in ``class_names``, if any.
 
     detectron2 puts datasets together by their ids, whatever these are called in each.
 
@@ -55,12 +56,24 @@ def training_records(cfg: CfgNode, class_names: Sequence[str]) -> list[dict]:
             min_keypoints=keypoints,
             proposal_files=proposals and [proposals[number]],
         )
+        found = [_sized(record) for record in found]
+        if not class_names:  # of a model that tells none apart
+            records += found
+            continue
         places = class_order(class_names, dataset_classes(dataset), dataset)
         # The other way round: where each of the dataset's is in the model.
         order = sorted(range(len(places)), key=places.__getitem__)
         moved = places != sorted(places)
         records += [_in_order(record, order) for record in found] if moved else found
     return records
+
+
+def _sized(record: dict) -> dict:
+    """With its width and height, by which batches are made; semantic maps alone do not say them."""
+    if "width" in record:
+        return record
+    width, height = upright_size(record["file_name"])
+    return {**record, "width": width, "height": height}
 
 
 def _in_order(record: dict, order: Sequence[int]) -> dict:

@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 
 from ..errors import InputError
 from .boxes import image_size
-from .coco_json import category_names, read_content, read_object
+from .coco_json import category_names, keypoint_metadata, read_content, read_object
 from .records import BAD_BOX, BAD_EXTRA, Annotations, Image, Problem
 from .shares import Share
 
@@ -37,7 +37,7 @@ def load_coco(
 
 
 def tell_classes(found: Annotations, name: str, classes: Sequence[str]) -> None:
-    """Put the classes of a json, and which category is which, in the metadata of a dataset.
+    """Put the classes of a json, which category is which, and its keypoints in a set's metadata.
 
     Raises:
         InputError: they are not `classes`, in any order, where these are known.
@@ -57,6 +57,7 @@ def tell_classes(found: Annotations, name: str, classes: Sequence[str]) -> None:
         thing_dataset_id_to_contiguous_id={
             ids[class_name]: i for i, class_name in enumerate(found.classes)
         },
+        **found.keypoints,
     )
 
 
@@ -71,6 +72,7 @@ def read_coco(json_file: str, image_root: str, share: Share | None = None) -> An
         raise InputError(f"{image_root}: no such image folder, for the images of {json_file}")
     names = category_names(json_file, content)
     found = Annotations(json_file, classes=list(dict.fromkeys(names.values())), categories=names)
+    found.keypoints = keypoint_metadata(content)
     rows = content["images"]
     known = {_key(row.get("id")) for row in rows if isinstance(row, dict)}
     if share:

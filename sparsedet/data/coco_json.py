@@ -12,6 +12,8 @@ from ..errors import InputError
 from .boxes import four_numbers, usable_box
 from .records import Object
 
+LINE = (102, 204, 255)  # RGB, of a skeleton
+
 
 def read_content(json_file: str) -> dict[str, Any]:
     """The content of a COCO json: images and annotations are lists, categories are usable.
@@ -59,6 +61,33 @@ def category_names(json_file: str, content: Mapping[str, Any]) -> dict[int, str]
 def read_classes(json_file: str) -> list[str]:
     """Names of the categories, in the order of their ids."""
     return list(category_names(json_file, read_content(json_file)).values())
+
+
+def keypoint_metadata(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What detectron2's catalog says of keypoints, of the first category that names any.
+
+    A flip exchanges what differs by left and right alone, as left_eye and right_eye.
+    """
+    rows = (row for row in content["categories"] if row.get("keypoints"))
+    category = next(rows, {"keypoints": []})
+    names = category["keypoints"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
+        return {}
+    lines = category.get("skeleton") or []
+    pairs = [line for line in lines if isinstance(line, list) and len(line) == 2]
+    return {
+        "keypoint_names": names,
+        "keypoint_flip_map": [
+            (name, name.replace("left", "right"))
+            for name in names
+            if "left" in name and name.replace("left", "right") in names
+        ],
+        "keypoint_connection_rules": [
+            (names[one - 1], names[other - 1], LINE)
+            for one, other in pairs
+            if all(type(end) is int and 0 < end <= len(names) for end in (one, other))
+        ],
+    }
 
 
 def read_object(

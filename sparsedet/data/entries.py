@@ -15,10 +15,21 @@ from .sources import CocoSource, Source, VocSource, YoloSource
 from .voc import read_classes as voc_classes
 from .yolo_files import read_data_yaml
 
+# A field of stuff, and another that it needs.
+PAIRS = (
+    ("sem_seg_root", "stuff_classes"),
+    ("stuff_classes", "sem_seg_root"),
+    ("panoptic_json", "panoptic_root"),
+    ("panoptic_root", "panoptic_json"),
+    ("panoptic_json", "stuff_classes"),
+)
 # format -> the fields it needs, and those it may have besides `format` and on_error
 FIELDS = {
     "voc": (("root",), ("split", "classes")),
-    "coco": (("json", "images"), ("split", "classes")),
+    "coco": (
+        ("json", "images"),
+        ("split", "classes", "sem_seg_root", "stuff_classes", "panoptic_json", "panoptic_root"),
+    ),
     "yolo": (("root", "split"), ("classes",)),
 }
 
@@ -69,8 +80,23 @@ def parse_entry(
     if not common["classes"]:
         common["classes"] = read(kind, *places.values())
     if kind == "coco":
-        return CocoSource(**common, **places)
+        return CocoSource(**common, **places, **_stuff(key, entry))
     return (VocSource if kind == "voc" else YoloSource)(**common, **places)
+
+
+def _stuff(key: str, entry: Mapping) -> dict[str, Any]:
+    """What a COCO entry says of stuff: the fields of PAIRS."""
+    for field, other in PAIRS:
+        if field in entry and other not in entry:
+            raise InputError(f"{key}{other}: missing; {field} needs it")
+    fields = {
+        field: locate(_text(key, entry, field))
+        for field in ("sem_seg_root", "panoptic_json", "panoptic_root")
+        if field in entry
+    }
+    if "stuff_classes" in entry:
+        fields["stuff_classes"] = check_names(f"{key}stuff_classes", entry["stuff_classes"])
+    return fields
 
 
 def _check_fields(key: str, entry: Mapping, required: tuple, optional: tuple) -> None:

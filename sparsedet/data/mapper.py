@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size
 
@@ -16,12 +17,28 @@ from ..images import CHANNELS, read_image
 class CheckedDatasetMapper(DatasetMapper):
     """`DatasetMapper` that reads by `sparsedet.images.read_image`.
 
+    An object without the mask that the model learns from is left out, as detectron2's loader does;
+    one without keypoints has none that is labelled, as COCO has it.
+
     Raises (when called):
         InputError: the image cannot be read, is not of the size annotated, or is too narrow to be
-            resized; it names the file.
+            resized; a mask or keypoints are not what the config asks for. It names the file.
     """
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        if not is_train and cfg.MODEL.KEYPOINT_ON:
+            # It asks the training sets, which need not be there, what a flip does to keypoints.
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.MODEL.KEYPOINT_ON = False
+        return super().from_config(cfg, is_train)
+
     def __call__(self, dataset_dict: dict) -> dict:
+        if self.is_train and "annotations" in dataset_dict:
+            name = dataset_dict["file_name"]
+            objects = (self._to_learn(name, obj) for obj in dataset_dict["annotations"])
+            dataset_dict = {**dataset_dict, "annotations": [obj for obj in objects if obj]}
         try:
             return _map(self, dataset_dict)
         except ValueError as error:
@@ -32,6 +49,27 @@ class CheckedDatasetMapper(DatasetMapper):
                 f"{dataset_dict['file_name']}: {size} pixels are too narrow for the model; "
                 "leave it out of the dataset"
             ) from None
+
+    def _to_learn(self, name: str, obj: dict) -> dict | None:
+        """An object of the image ``name`` with all that the model learns; None if it lacks that."""
+        if obj.get("iscrowd", 0):
+            return obj  # left out of training in any case
+        if self.use_instance_mask:
+            mask = obj.get("segmentation")
+            if mask is None or not len(mask):
+                return None
+            if isinstance(mask, dict) and self.instance_mask_format == "polygon":
+                raise InputError(f"{name}: a mask in RLE; set INPUT.MASK_FORMAT to bitmask")
+        if self.use_keypoint:
+            expected = len(self.keypoint_hflip_indices)
+            points = obj.get("keypoints") or [0.0] * 3 * expected
+            if len(points) != 3 * expected:
+                raise InputError(
+                    f"{name}: an object of {len(points) // 3} keypoints, where DATASETS.TRAIN "
+                    f"names {expected}"
+                )
+            return {**obj, "keypoints": points}
+        return obj
 
 
 def check_image(dataset_dict: dict) -> None:

@@ -55,6 +55,7 @@ class Annotations:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # odd, but harmless
     categories: dict[int, str] = field(default_factory=dict)  # COCO: names by id
+    keypoints: dict[str, Any] = field(default_factory=dict)  # COCO: the catalog's entries on them
 
     def boxes(self) -> Counter[str]:
         """Usable ones of each class."""

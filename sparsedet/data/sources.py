@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..errors import InputError
 from .coco import read_coco, tell_classes
 from .records import DROP, Annotations
 from .shares import Share
@@ -69,11 +71,24 @@ class VocSource(Source):
 class CocoSource(Source):
     json: str
     images: str
+    # Of stuff: pictures of labels, with the names of these; COCO's panoptic annotations.
+    sem_seg_root: str = ""
+    stuff_classes: tuple[str, ...] = ()
+    panoptic_json: str = ""
+    panoptic_root: str = ""
 
     def __call__(self) -> list[dict]:
         found = self.read()
         tell_classes(found, self.name, self.classes)
-        return found.dicts(self.on_error)
+        dicts = found.dicts(self.on_error)
+        return [self._with_labels(image) for image in dicts] if self.sem_seg_root else dicts
+
+    def _with_labels(self, image: dict) -> dict:
+        name = os.path.splitext(os.path.relpath(image["file_name"], self.images))[0]
+        path = os.path.join(self.sem_seg_root, f"{name}.png")
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: no such file, for the labels of {image['file_name']}")
+        return {**image, "sem_seg_file_name": path}
 
     def read(self) -> Annotations:
         share = self.split if isinstance(self.split, Share) else None
@@ -81,7 +96,12 @@ class CocoSource(Source):
 
     def metadata(self) -> dict[str, Any]:
         # No json_file: an evaluator compares with what was loaded, and not with what was left out.
-        return {**super().metadata(), "image_root": self.images, "evaluator_type": "coco"}
+        known = {**super().metadata(), "image_root": self.images, "evaluator_type": "coco"}
+        if self.stuff_classes:
+            known.update(stuff_classes=list(self.stuff_classes), ignore_label=255)
+        if self.panoptic_json:
+            known.update(panoptic_json=self.panoptic_json, panoptic_root=self.panoptic_root)
+        return known
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,41 +11,47 @@ from ..checkpoint import model_class_names, stored_class_names
 from ..checkpoint.class_names import KEY
 from ..data.class_order import class_order, dataset_classes
 from ..errors import InputError
-from ..modeling import dense_config
+from ..modeling import meta_architecture
 
 
 def class_names(cfg: CfgNode, dataset: str) -> list[str]:
     """The names of the classes of a dataset, as many as the model tells apart.
 
-    Empty for a dataset whose classes are known only when it is loaded.
+    Empty for a dataset whose classes are known only when it is loaded, and for a model that tells
+    no objects apart.
 
     Raises:
         InputError: the model has another number of classes.
     """
-    names = MetadataCatalog.get(dataset).get("thing_classes", [])
+    names = MetadataCatalog.get(dataset).get("thing_classes", []) if _has_classes(cfg) else []
     if names:
         _check_number(cfg, len(names), f"dataset {dataset}")
     return list(names)
 
 
+def _has_classes(cfg: CfgNode) -> bool:
+    return meta_architecture(cfg) not in ("ProposalNetwork", "SemanticSegmentor")
+
+
 def _check_number(cfg: CfgNode, number: int, where: str) -> None:
-    architecture = dense_config(cfg).MODEL.META_ARCHITECTURE
-    if architecture in ("ProposalNetwork", "SemanticSegmentor"):
-        return  # these tell no things apart
-    head = "RETINANET" if "Retina" in architecture else "ROI_HEADS"
+    if not _has_classes(cfg):
+        return
+    head = "RETINANET" if "Retina" in meta_architecture(cfg) else "ROI_HEADS"
     classes = cfg.MODEL[head].NUM_CLASSES
     if number != classes:
         raise InputError(f"MODEL.{head}.NUM_CLASSES is {classes}, but {where} has {number} classes")
 
 
 def training_class_names(cfg: CfgNode) -> list[str]:
-    """Those of a model that is to be trained: of the first dataset in DATASETS.TRAIN.
+    """Those of a model that is to be trained: of the first dataset in DATASETS.TRAIN, if any.
 
     Where MODEL.WEIGHTS has the same names in another order, they keep that.
 
     Raises:
         InputError: other datasets in DATASETS.TRAIN and .TEST have other classes.
     """
+    if not _has_classes(cfg):
+        return []
     names = dataset_classes(cfg.DATASETS.TRAIN[0]) if cfg.DATASETS.TRAIN else []
     stored = stored_class_names(cfg.MODEL.WEIGHTS)
     if stored and sorted(stored) == sorted(names):

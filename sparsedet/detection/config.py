@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..images import CHANNELS
 from ..modeling import sparsified_config
 from ..yaml_files import read_with_base
+from .lazy import is_lazy, read_lazy
 from .values import check_values
 
 FINETUNING = 4
@@ -28,13 +29,14 @@ FINETUNING = 4
 
 
 def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
-    """The config of a yaml file and command-line overrides, its own datasets registered.
+    """The config of a file and command-line overrides, its own datasets registered.
 
     MODEL.DEVICE, by default cuda, becomes cpu where there is no GPU.
 
     Args:
-        path: a yaml file; ``_BASE_`` is followed as in detectron2.
-        opts: KEY VALUE KEY VALUE ...
+        path: a yaml file; ``_BASE_`` is followed as in detectron2. Or a LazyConfig (.py), which is
+            code and is run.
+        opts: KEY VALUE KEY VALUE ..., and of a LazyConfig node=value
 
     Raises:
         InputError: no such file, not yaml, a key that does not exist, a value of another type, of
@@ -46,13 +48,12 @@ def load_config(path: str | os.PathLike, opts: Sequence[str] = ()) -> CfgNode:
     defaults = cfg.clone()
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such config file")
+    if is_lazy(path):
+        cfg, opts = read_lazy(path, cfg, opts)
+    else:
+        _merge_file(cfg, path)
     if len(opts) % 2:
         raise InputError(f"config overrides come in pairs KEY VALUE: {' '.join(opts)}")
-    values = read_with_base(path)
-    try:
-        _merge(cfg, values)
-    except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: {_explain(error, cfg)}") from error
     try:
         cfg.merge_from_list(list(opts))
     except Exception as error:  # yacs evaluates the texts, as Python's literals
@@ -79,11 +80,29 @@ def check_input_format(cfg: CfgNode) -> None:
         )
 
 
-def _merge(cfg: CfgNode, values: dict) -> None:
-    """Through a file, as that is how detectron2 upgrades configs of older versions.
+def check_proposals(cfg: CfgNode) -> None:
+    """Raise InputError for a Fast R-CNN, which cannot run on an image alone."""
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise InputError(
+            "MODEL.LOAD_PROPOSALS: a model of precomputed proposals does not run on images alone; "
+            "it trains, is evaluated, and is compressed by compress_(model, batches=...) of inputs "
+            "with their 'proposals'"
+        )
 
-    It does not get the user's own, for it would run code that is in one.
+
+def _merge_file(cfg: CfgNode, path: str) -> None:
+    """By a file of our own, as that is how detectron2 upgrades configs of older versions.
+
+    It does not get the user's, for it would run code that is in one.
     """
+    values = read_with_base(path)
+    try:
+        _merge(cfg, values)
+    except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: {_explain(error, cfg)}") from error
+
+
+def _merge(cfg: CfgNode, values: dict) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "config.yaml")
         with open(path, "w", encoding="utf-8") as file:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..images import find_images, read_image
 from ..runtime.detector import resized_shape
-from .config import check_input_format
+from .config import check_input_format, check_proposals
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,11 @@ def load_images(
 
     Raises:
         InputError: no image there, or more than half of those that were drawn cannot be read or
-            are of one colour; INPUT.FORMAT is none that images are read in.
+            are of one colour; INPUT.FORMAT is none that images are read in; the model needs
+            proposals beside images.
     """
     check_input_format(cfg)
+    check_proposals(cfg)
     if count < 1:
         raise InputError(f"calibration: {count} images; it needs 1 at least")
     if folder is None:

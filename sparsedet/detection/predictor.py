@@ -16,6 +16,7 @@ from ..checkpoint import model_class_names
 from ..errors import InputError
 from ..runtime.detections import Detections
 from ..runtime.detector import resized_shape
+from .config import check_proposals
 from .labels import model_labels
 from .load import load_model, model_config
 from .outputs import to_detections
@@ -25,7 +26,8 @@ class Predictor(DefaultPredictor):
     """``DefaultPredictor`` that refuses weights which are not those of the config's model.
 
     Raises:
-        InputError: no MODEL.WEIGHTS, or a file that does not fit.
+        InputError: no MODEL.WEIGHTS, or a file that does not fit; or a model that does not run on
+            images alone.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -45,6 +47,7 @@ class Predictor(DefaultPredictor):
     def _run(self, model: nn.Module) -> None:
         """What ``DefaultPredictor`` sets up."""
         cfg = model_config(model)
+        check_proposals(cfg)
         self.cfg, self.model = cfg.clone(), model.eval()
         self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None
         names = model_class_names(model)

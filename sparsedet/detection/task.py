@@ -12,10 +12,13 @@ from torch import nn
 from ..checkpoint import SparseDetCheckpointer
 from ..compress import Result, Task
 from ..compress.candidates import dense_layers
+from ..compress.entries import without_information
 from ..errors import InputError
+from ..modeling import LazyCfgNode
 from ..modeling.memory_format import run_trunks_in_channels_last_
 from .config import compact_config
 from .images import load_images
+from .lazy import write_compact
 
 ANSWERS = ("cls_score", "bbox_pred", "objectness_logits", "anchor_deltas", "predictor")
 """Ends of the names of the layers that predict classes and boxes. They are small, and they learn to
@@ -68,10 +71,13 @@ class DetectionTask(Task):
         return [name for name in dense_layers(model) if name.endswith(ANSWERS)]
 
     def save(self, result: Result, folder: str, output: str) -> None:
-        """Write config.yaml and model.pth to ``folder``, which is at ``output`` in the end."""
+        """Write config.yaml (.py of a LazyConfig) and model.pth to ``folder``, soon ``output``."""
         if self.cfg is None:
             raise InputError("the model has no config to save: give DetectionTask its cfg")
-        compact = compact_config(self.cfg, result.plan, output)
-        with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
-            file.write(compact.dump())
+        if isinstance(self.cfg, LazyCfgNode):
+            write_compact(self.cfg, without_information(result.plan), folder)
+        else:
+            compact = compact_config(self.cfg, result.plan, output)
+            with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
+                file.write(compact.dump())
         SparseDetCheckpointer(result.model, folder).save("model")

@@ -1,4 +1,4 @@
-"""COCO's box metrics, by pycocotools, for any registered detection dataset."""
+"""COCO's metrics of boxes, masks and keypoints, by pycocotools, for any registered dataset."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import contextlib
 import io
 import json
 import logging
-import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
-from detectron2.structures import BoxMode, PolygonMasks
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Instances
 from detectron2.utils.logger import create_small_table
-from pycocotools import mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from pycocotools.cocoeval import COCOeval, Params
 
+from ..errors import InputError
 from ..files import replacing
 from ..reports.tables import pipe_table
-from .detections import BoxEvaluator, ImageDetections, per_class
+from .coco_tables import encode_mask, found_row, table, truth_row, with_areas
+from .detections import BoxEvaluator, ImageDetections, MissingData, field, per_class
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # the first of COCOeval's
+METRICS = {  # the first of COCOeval's, for each of its kinds
+    "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    "segm": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
+}
 
 
 class COCOBoxEvaluator(BoxEvaluator):
@@ -34,10 +36,12 @@ class COCOBoxEvaluator(BoxEvaluator):
 
     Args:
         dataset_name, class_names: as in :class:`BoxEvaluator`.
-        output_folder: gets `coco_instances_results.json`, in the dataset's own ids.
+        output_folder: gets the detections as json, in the dataset's own ids.
     """
 
     task = "bbox"
+    file_name = "coco_instances_results.json"
+    sigmas: Sequence[float] = ()
 
     def __init__(
         self, dataset_name: str, output_folder: str, class_names: Sequence[str] | None = None
@@ -48,88 +52,148 @@ class COCOBoxEvaluator(BoxEvaluator):
     def score(self, detections: Sequence[ImageDetections], dataset: list[dict]) -> dict:
         metadata = MetadataCatalog.get(self.dataset_name)
         os.makedirs(self._output_folder, exist_ok=True)
-        path = os.path.join(self._output_folder, "coco_instances_results.json")
+        path = os.path.join(self._output_folder, self.file_name)
         ids = metadata.get("thing_dataset_id_to_contiguous_id", {})
         category_ids = {place: category_id for category_id, place in ids.items()}
         with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             json.dump(list(_results(detections, category_ids)), file)
         objects = (obj for image in dataset for obj in image.get("annotations", ()))
-        json_file = metadata.get("json_file") if metadata.get("evaluator_type") == "coco" else None
+        coco = metadata.get("evaluator_type") in ("coco", "coco_panoptic_seg")
+        json_file = metadata.get("json_file") if coco else None
         if json_file and not any("area" in obj for obj in objects):
             dataset = with_areas(dataset, json_file)
-        results = evaluate_coco(detections, dataset, self.classes)
-        classes = [[key[3:], f"{results[key]:.2f}"] for key in results if key not in METRICS]
+        results = evaluate_coco(detections, dataset, self.classes, self.task, self.sigmas)
+        metrics = METRICS[self.task]
+        classes = [[key[3:], f"{results[key]:.2f}"] for key in results if key not in metrics]
         logging.getLogger(__name__).info(
-            "COCO results:\n%s\n%s",
-            create_small_table({key: results[key] for key in METRICS}),
+            "COCO results, %s:\n%s\n%s",
+            self.task,
+            create_small_table({key: results[key] for key in metrics}),
             pipe_table(["class", "AP"], classes),
         )
         return results
 
 
-def evaluate_coco(
-    detections: Iterable[ImageDetections], dataset: Iterable[dict], class_names: Sequence[str]
-) -> dict[str, float]:
-    """COCO's box metrics of `detections` against the ground truth in `dataset`.
+class COCOMaskEvaluator(COCOBoxEvaluator):
+    """COCO AP by the overlap of masks.
 
-    pycocotools gets a copy with ids of our own, from 1 on: for it an annotation of id 0 is never
-    found, and it sorts the ids of images, which may be numbers and texts.
+    Where an object has no mask, its box is looked at neither way, as a crowd is.
+
+    Raises:
+        MissingData: no object of the dataset has a mask.
+    """
+
+    task = "segm"
+    file_name = "coco_segm_results.json"
+
+    def __init__(
+        self, dataset_name: str, output_folder: str, class_names: Sequence[str] | None = None
+    ):
+        super().__init__(dataset_name, output_folder, class_names)
+        if not any(obj.get("segmentation") for obj in _objects(dataset_name)):
+            raise MissingData(f"the objects of {dataset_name} have no masks")
+
+    def extras(self, found: Instances) -> list[dict]:
+        return [{"segmentation": encode_mask(mask)} for mask in field(found, "pred_masks")]
+
+
+class COCOKeypointEvaluator(COCOBoxEvaluator):
+    """COCO AP by the similarity of keypoints (OKS). The 20 best detections of an image count.
+
+    Args:
+        sigmas: of each keypoint, as in TEST.KEYPOINT_OKS_SIGMAS; empty for those of COCO's persons.
+
+    Raises:
+        MissingData: no object of the dataset has keypoints.
+        InputError: not one sigma for each.
+    """
+
+    task = "keypoints"
+    file_name = "coco_keypoints_results.json"
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_folder: str,
+        class_names: Sequence[str] | None = None,
+        sigmas: Sequence[float] = (),
+    ):
+        super().__init__(dataset_name, output_folder, class_names)
+        counts = {len(obj.get("keypoints") or ()) // 3 for obj in _objects(dataset_name)} - {0}
+        if not counts:
+            raise MissingData(f"the objects of {dataset_name} have no keypoints")
+        self.sigmas = list(sigmas) or Params("keypoints").kpt_oks_sigmas.tolist()
+        if counts != {len(self.sigmas)}:
+            raise InputError(
+                f"TEST.KEYPOINT_OKS_SIGMAS: {len(self.sigmas)} of them, but the objects of "
+                f"{dataset_name} have {' or '.join(map(str, sorted(counts)))} keypoints; "
+                "give one for each"
+            )
+
+    def extras(self, found: Instances) -> list[dict]:
+        keypoints = field(found, "pred_keypoints").double().numpy()
+        if keypoints.shape[1] != len(self.sigmas):
+            raise InputError(
+                f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {keypoints.shape[1]}, but the objects "
+                f"of {self.dataset_name} have {len(self.sigmas)}"
+            )
+        # detectron2's are middles of pixels, COCO's their indices
+        return [{"keypoints": (one - (0.5, 0.5, 0)).flatten().tolist()} for one in keypoints]
+
+
+def _objects(dataset_name: str) -> Iterable[dict]:
+    for image in DatasetCatalog.get(dataset_name):
+        yield from image.get("annotations", ())
+
+
+def evaluate_coco(
+    detections: Iterable[ImageDetections],
+    dataset: Iterable[dict],
+    class_names: Sequence[str],
+    task: str = "bbox",
+    sigmas: Sequence[float] = (),
+) -> dict[str, float]:
+    """COCO's metrics of `detections` against the ground truth in `dataset`.
 
     Args:
         dataset: detectron2 dataset dicts, every image that counts; the `area` of an annotation is
             that of its mask, or of its box, unless it says it.
+        task: "bbox", "segm" or "keypoints".
+        sigmas: of each keypoint.
 
     Returns:
-        in percent: AP (mean over IoU 0.5 to 0.95), AP50, AP75; APs, APm and APl of small, medium
-        and large objects; `AP-<class>`. nan where there is no object to find.
+        in percent: AP (mean over IoU, or OKS, 0.5 to 0.95), AP50, AP75; APs (not of keypoints),
+        APm and APl of small, medium and large objects; `AP-<class>`. nan where there is no object
+        to find.
     """
-    numbers: dict[Any, int] = {}
-    truth = []
-    for image in dataset:
-        number = numbers[image["image_id"]] = len(numbers) + 1
-        for obj in image.get("annotations", ()):
-            box = BoxMode.convert(list(obj["bbox"]), obj["bbox_mode"], BoxMode.XYWH_ABS)
-            truth.append(_row(number, obj["category_id"], box, _area(obj), obj.get("iscrowd", 0)))
-    found = [
-        {**_row(numbers[image.image_id], int(label), box, box[2] * box[3], 0), "score": score}
-        for image in detections
-        for box, label, score in zip(
-            _xywh(image.boxes), image.classes.tolist(), image.scores.tolist()
-        )
+    images = list(dataset)
+    numbers = {image["image_id"]: number for number, image in enumerate(images, start=1)}
+    truth = [
+        truth_row(numbers[image["image_id"]], obj, task, len(sigmas))
+        for image in images
+        for obj in image.get("annotations", ())
     ]
+    found = [
+        found_row(numbers[image.image_id], *one)
+        for image in detections
+        for one in zip(_xywh(image.boxes), image.classes, image.scores, image.extras)
+    ]
+    sizes = [(image.get("height"), image.get("width")) for image in images]  # masks have them
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        tables = (_table(rows, len(numbers), len(class_names)) for rows in (truth, found))
-        evaluation = COCOeval(*tables, "bbox")
+        tables = (table(rows, sizes, len(class_names)) for rows in (truth, found))
+        evaluation = COCOeval(*tables, task)
+        if task == "keypoints":
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # (IoU, recall, class, area: all, detections: 100); -1 where there is no object
+    # (IoU, recall, class, area: all, detections: the most); -1 where there is no object
     precision = np.where(evaluation.eval["precision"] < 0, np.nan, evaluation.eval["precision"])
     classes = precision[:, :, :, 0, -1].mean(axis=(0, 1))
-    stats = evaluation.stats[: len(METRICS)]
-    results = dict(zip(METRICS, np.where(stats < 0, np.nan, 100 * stats).tolist()))
+    metrics = METRICS[task]
+    stats = evaluation.stats[: len(metrics)]
+    results = dict(zip(metrics, np.where(stats < 0, np.nan, 100 * stats).tolist()))
     return {**results, **per_class(class_names, 100 * classes)}
-
-
-def _row(image: int, label: int, box: Sequence[float], area: float, crowd: int) -> dict:
-    return {
-        "image_id": image,
-        "category_id": label,
-        "bbox": box,
-        "area": area,
-        "iscrowd": int(crowd),
-    }
-
-
-def _table(rows: list[dict], num_images: int, num_classes: int) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number + 1} for number in range(num_images)],
-        "categories": [{"id": label} for label in range(num_classes)],
-        "annotations": [{**row, "id": number} for number, row in enumerate(rows, start=1)],
-    }
-    coco.createIndex()
-    return coco
 
 
 def _xywh(boxes: np.ndarray) -> list[list[float]]:
@@ -138,43 +202,12 @@ def _xywh(boxes: np.ndarray) -> list[list[float]]:
 
 def _results(detections: Iterable[ImageDetections], category_ids: dict) -> Iterable[dict]:
     for image in detections:
-        for box, label, score in zip(_xywh(image.boxes), image.classes.tolist(), image.scores):
+        rows = zip(_xywh(image.boxes), image.classes.tolist(), image.scores, image.extras)
+        for box, label, score, extra in rows:
             yield {
                 "image_id": image.image_id,
                 "category_id": category_ids.get(label, label),
                 "bbox": box,
                 "score": float(score),
+                **extra,
             }
-
-
-def _area(obj: dict) -> float:
-    """In pixels: which objects are small, medium and large."""
-    area = obj.get("area")
-    if isinstance(area, (int, float)) and 0 <= area < math.inf:
-        return float(area)
-    segmentation = obj.get("segmentation")
-    if isinstance(segmentation, list):
-        return PolygonMasks([segmentation]).area().item()
-    if segmentation:
-        return float(mask.area(segmentation))
-    x0, y0, x1, y1 = BoxMode.convert(list(obj["bbox"]), obj["bbox_mode"], BoxMode.XYXY_ABS)
-    return (x1 - x0) * (y1 - y0)
-
-
-def with_areas(dataset: list[dict], json_file: str) -> list[dict]:
-    """The dicts of a COCO json with its areas, which detectron2's loader leaves out.
-
-    They are those of masks, to the pixel; official numbers need them.
-    """
-    with open(json_file, encoding="utf-8") as file:
-        rows = json.load(file).get("annotations", ())
-    areas = {(row["image_id"], *row["bbox"]): row["area"] for row in rows if "area" in row}
-
-    def known(image: dict, obj: dict) -> dict:
-        key = (image["image_id"], *obj["bbox"])
-        return {"area": areas[key], **obj} if key in areas else obj
-
-    return [
-        {**image, "annotations": [known(image, obj) for obj in image["annotations"]]}
-        for image in dataset
-    ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from ..data.class_order import class_order, dataset_classes
@@ -23,6 +24,11 @@ class ImageDetections(NamedTuple):
     boxes: np.ndarray  # (N, 4) float64, XYXY_ABS
     scores: np.ndarray  # (N,) float64
     classes: np.ndarray  # (N,) int64
+    extras: Sequence[dict]  # N; more of COCO's fields
+
+
+class MissingData(InputError):
+    """A dataset does not have what an evaluator compares with."""
 
 
 class BoxEvaluator(DatasetEvaluator):
@@ -60,15 +66,20 @@ class BoxEvaluator(DatasetEvaluator):
 
     def process(self, inputs, outputs) -> None:
         for image, output in zip(inputs, outputs):
-            found = output["instances"].to("cpu")
+            found = field(output, "instances").to("cpu")
             self._detections.append(
                 ImageDetections(
                     image["image_id"],
                     found.pred_boxes.tensor.double().numpy(),
                     found.scores.double().numpy(),
                     self._order[found.pred_classes.numpy()],
+                    self.extras(found),
                 )
             )
+
+    def extras(self, found: Instances) -> list[dict]:
+        """More of what COCO says of each detection, as its json has it."""
+        return [{}] * len(found)
 
     def evaluate(self) -> dict:
         """The numbers under `task`, in percent; {} off the main process."""
@@ -84,6 +95,18 @@ class BoxEvaluator(DatasetEvaluator):
     def score(self, detections: Sequence[ImageDetections], dataset: list[dict]) -> dict:
         """The numbers, from the detections and the dataset's dicts."""
         raise NotImplementedError
+
+
+def field(output: Mapping[str, Any] | Instances, name: str) -> Any:
+    """Part of what a model gives.
+
+    Raises:
+        InputError: it is not there.
+    """
+    fields = output.get_fields() if isinstance(output, Instances) else output
+    if name not in fields:
+        raise InputError(f"the model gives no {name}, but {', '.join(fields) or 'nothing'}")
+    return fields[name]
 
 
 def per_class(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:

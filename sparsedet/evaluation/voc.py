@@ -76,7 +76,7 @@ def evaluate_voc(
     truth = _GroundTruth(dataset)
     # One empty part, so that there is something to concatenate when nothing was detected.
     scores, classes, matches = [np.zeros(0)], [np.zeros(0, int)], [np.zeros(0, int)]
-    for image_id, boxes, image_scores, image_classes in detections:
+    for image_id, boxes, image_scores, image_classes, _ in detections:
         scores.append(image_scores)
         classes.append(image_classes)
         matches.append(truth.match(image_id, boxes, image_classes))

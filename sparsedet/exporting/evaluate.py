@@ -22,7 +22,7 @@ from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..evaluation import build_evaluator
 from ..images import read_image
-from ..modeling import dense_config
+from ..modeling import meta_architecture
 from ..runtime.detections import Detections
 from ..runtime.detector import Detector
 from .compare import SCORE, Difference, compare
@@ -34,6 +34,7 @@ SHARES = {
     "semantic": "the pixels of the semantic map",
     "panoptic": "the pixels of the panoptic map",
 }
+BOXES = ("bbox", "voc")  # what is evaluated of both
 LEAST_SCORE = 0.05  # of the detections that :func:`evaluate_export` matches
 
 
@@ -67,7 +68,9 @@ def evaluate_export(
     apart = []
     # The evaluators leave their detections in files, and pycocotools prints.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        evaluators = [build_evaluator(cfg, dataset, folder, names) for _ in (predictor, detector)]
+        evaluators = [
+            build_evaluator(cfg, dataset, folder, names, BOXES) for _ in (predictor, detector)
+        ]
         for evaluator in evaluators:
             evaluator.reset()
         for record in tqdm(records, desc=dataset, unit="image"):
@@ -122,7 +125,7 @@ def compare_with_pytorch(
 
 def detection_limits(cfg: CfgNode) -> tuple[float, int]:
     """The score that detections of a model must exceed, and how many there may be in an image."""
-    architecture = dense_config(cfg).MODEL.META_ARCHITECTURE
+    architecture = meta_architecture(cfg)
     if architecture == "ProposalNetwork":
         return 0.0, cfg.MODEL.RPN.POST_NMS_TOPK_TEST
     head = cfg.MODEL.RETINANET if "Retina" in architecture else cfg.MODEL.ROI_HEADS

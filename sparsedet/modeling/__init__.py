@@ -1,6 +1,7 @@
 """What detectron2 builds by name: importing this package registers it all."""
 
 from .box_head import VGGBoxHead
+from .lazy import LazyCfgNode, compact_model
 from .rpn_head import SparseRPNHead
 from .sparse_backbone import (
     build_sparse_resnet_backbone,
@@ -8,10 +9,11 @@ from .sparse_backbone import (
     build_sparse_vgg_backbone,
     build_sparse_vgg_fpn_backbone,
 )
-from .sparsified import SparsifiedModel, dense_config, sparsified_config
+from .sparsified import SparsifiedModel, dense_config, meta_architecture, sparsified_config
 from .vgg import VGG, build_vgg_backbone, build_vgg_fpn_backbone
 
 __all__ = [
+    "LazyCfgNode",
     "SparseRPNHead",
     "SparsifiedModel",
     "VGG",
@@ -22,6 +24,8 @@ __all__ = [
     "build_sparse_vgg_fpn_backbone",
     "build_vgg_backbone",
     "build_vgg_fpn_backbone",
+    "compact_model",
     "dense_config",
+    "meta_architecture",
     "sparsified_config",
 ]

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..compress import resolve_plan, sparsify_
 from ..errors import InputError
+from .lazy import LazyCfgNode
 from .memory_format import run_trunks_in_channels_last_
 
 NAME = "SparsifiedModel"
@@ -40,6 +41,13 @@ def dense_config(cfg: CfgNode) -> CfgNode:
     dense.MODEL.META_ARCHITECTURE = cfg.MODEL.SPARSE_FUSION.META_ARCHITECTURE
     dense.MODEL.SPARSE_FUSION.PLAN = CfgNode(new_allowed=True)
     return dense
+
+
+def meta_architecture(cfg: CfgNode) -> str:
+    """The name of the class that the model is of, compact or not."""
+    if isinstance(cfg, LazyCfgNode):
+        return cfg.model_class()
+    return dense_config(cfg).MODEL.META_ARCHITECTURE
 
 
 def sparsified_config(cfg: CfgNode, entries: Mapping[str, Mapping]) -> CfgNode:

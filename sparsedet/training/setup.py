@@ -22,6 +22,7 @@ from detectron2.utils.logger import setup_logger
 from ..data.loader import share_of_batch
 from ..detection.classes import class_names
 from ..detection.config import load_config
+from ..detection.lazy import is_lazy
 from ..detection.values import EVALUATION, TRAINING, check_rules
 from ..errors import InputError
 from ..files import locked, replacing
@@ -40,6 +41,11 @@ def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
             values cannot train or, with ``args.eval_only``, cannot evaluate.
     """
     cfg = load_config(args.config_file, args.opts)
+    if is_lazy(args.config_file) and not args.eval_only:
+        raise InputError(
+            f"{args.config_file}: a LazyConfig trains by its own nodes: run detectron2's "
+            f"tools/lazyconfig_train_net.py --config-file {args.config_file}"
+        )
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         class_names(cfg, name)
     check_rules(cfg, EVALUATION if args.eval_only else TRAINING)

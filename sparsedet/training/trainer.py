@@ -25,21 +25,20 @@ from ..detection.build import building
 from ..detection.classes import training_class_names
 from ..detection.predictor import refuse_narrow
 from ..errors import InputError
-from ..evaluation import BoxEvaluators, build_evaluator
+from ..evaluation import BoxEvaluators, best_metric, build_evaluator
 from .amp import CPUAMPTrainer
 from .best import BestCheckpointer
 from .distillation import build_distiller
 from .resume import check_settings, run_settings, with_seed
-
-BEST_METRIC = "bbox/AP50"
 
 
 class Trainer(DefaultTrainer):
     """detectron2's ``DefaultTrainer``, with some differences.
 
     - CPU training works in several processes (Gloo), and in bfloat16 with SOLVER.AMP.ENABLED;
-    - evaluation gives COCO AP and VOC mAP side by side;
-    - the checkpoint of the best AP50 (of the first test set) is kept as ``model_best.pth``;
+    - evaluation is of all that the model gives, with VOC mAP beside COCO AP;
+    - the best checkpoint (of the first test set; AP50 of boxes, or see ``best_metric``) is kept as
+      ``model_best.pth``;
     - weights of another architecture or preprocessing are refused;
     - classes are matched by name between training sets, test sets and weights;
     - with MODEL.DISTILLATION.TEACHER, a compressed model learns from its dense twin as well;
@@ -86,7 +85,8 @@ class Trainer(DefaultTrainer):
         built = super().build_hooks()
         tests = self.cfg.DATASETS.TEST
         # With several test sets, detectron2 puts their names before the metrics.
-        metric = f"{tests[0]}/{BEST_METRIC}" if len(tests) > 1 else BEST_METRIC
+        best = best_metric(self.cfg)
+        metric = f"{tests[0]}/{best}" if len(tests) > 1 else best
         # Before the writers, which come last in the main process.
         place = len(built) - comm.is_main_process()
         built.insert(place, BestCheckpointer(self.checkpointer, metric))

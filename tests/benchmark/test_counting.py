@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.layers import Conv2d, DeformConv, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
@@ -146,3 +146,12 @@ def test_what_counts():
         count, output = count_call(call, torch.zeros(1, 4, 9, 9))
     assert output.shape == (1, 6, 8, 5)
     assert count == 6 * 4 * 4 * 9 * 2 + 6 * 8 * 3 * 8 + 6 * 8 * 5 * 3
+
+
+def test_a_deformable_convolution_costs_what_a_convolution_does():
+    conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False)
+    x = torch.randn(2, 4, 9, 12)
+    expected, y = count_call(conv, x)
+    offset = torch.zeros(2, 18, *y.shape[2:])
+    found, same = count_call(DeformConv(4, 6, 3, stride=2, padding=1), x, offset)
+    assert found == expected > 0 and same.shape == y.shape

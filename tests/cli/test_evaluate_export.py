@@ -60,6 +60,26 @@ def folder(kitchen, picture, tmp_path_factory):
     return folder
 
 
+def test_one_model_beside_another(folder, tmp_path, monkeypatch, capsys):
+    config = str(folder / "config.yaml")
+    other = tmp_path / "other.yaml"
+    other.write_text(f"_BASE_: {config}\nMODEL: {{ROI_HEADS: {{SCORE_THRESH_TEST: 0.9}}}}")
+    arguments = ["--config-file", str(other), "--beside", config, "OUTPUT_DIR", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *arguments])
+    runpy.run_path(str(TOOL), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(i for i, line in enumerate(lines) if config in line and str(other) in line)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[heading + 2 :]]
+    values = {row[0]: row[1:] for row in rows}
+    assert list(values) == [
+        *(f"bbox {name}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")),
+        *("voc mAP", "voc mAP_11pt"),
+    ]
+    dense, compact = values["bbox AP50"]
+    assert float(dense) > float(compact.split()[0])
+    assert f"({float(compact.split()[0]) - float(dense):+.2f})" in compact
+
+
 def test_the_file_is_as_accurate_as_the_model(folder, tmp_path, monkeypatch, capsys):
     arguments = ["--config-file", folder / "config.yaml", "--model", folder / "model.onnx"]
     monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments), "--threads", "1"])

@@ -1,10 +1,12 @@
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
 
 from sparsedet.compress import LayerPlan, Sensitivity, Task, output_sensitivities
 from sparsedet.compress.calibrate import calibrate_
-from sparsedet.compress.sensitivity import FLOOR
+from sparsedet.compress.sensitivity import FLOOR, unweighed
 from sparsedet.errors import InputError
 
 
@@ -123,3 +125,48 @@ def test_the_answers_err_less(plan):
 def test_exact_at_full_rank():
     full = {"2": LayerPlan((24, 24), "checkerboard"), "5": LayerPlan((32,))}
     assert answer_error(full, weighed=True) < 1e-8
+
+
+class NoDerivative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError
+
+
+class Deformable(nn.Module):
+    """Runs, and has no derivative, as detectron2's deformable convolutions on a CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x):
+        return NoDerivative.apply(x)
+
+
+def test_layers_before_what_has_no_derivative_are_weighed_alike():
+    torch.manual_seed(0)
+    names = ("before", "deformable", "relu", "after")
+    modules = (nn.Linear(4, 4), Deformable(), nn.ReLU(), nn.Linear(4, 4))
+    model = nn.Sequential(OrderedDict(zip(names, modules)))
+    model.aside, model.answer = nn.Linear(4, 4), nn.Linear(4, 1, bias=False)
+
+    def forward(model, x):
+        y = model.after(model.relu(model.deformable(model.before(x)))) + model.aside(x)
+        return model.answer(y)
+
+    batches = [torch.randn(50, 4) for _ in range(3)]
+    layers = {name: model.get_submodule(name) for name in ("before", "after", "aside")}
+    found = output_sensitivities(model, layers, [model.answer], batches, forward)
+    assert not found["before"].known and found["before"].root is None
+    expected = outer(model.answer.weight[0].detach()).float()  # exact: the answer is one number
+    for name in ("after", "aside"):
+        root = found[name].root
+        torch.testing.assert_close((root @ root.T).float(), expected)
+    (line,) = unweighed(found)
+    assert line.startswith("all outputs were weighed alike in 1 layers, from before to before")
+    assert unweighed({"after": found["after"]}) == []
