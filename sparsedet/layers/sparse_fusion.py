@@ -264,7 +264,7 @@ class _PhaseConv2d(nn.Conv2d):
         The gradient of such weights, from few channels-last channels, crashes in oneDNN 3.12
         (docs/reliability.md).
         """
-        vertical, horizontal = self.padding
+        vertical, horizontal = pair(self.padding)
         x = F.pad(x, (horizontal, horizontal, vertical, vertical))
         x = x[:, :, :: self.stride[0], :: self.stride[1]]
         return F.conv2d(x, self.weight, groups=self.groups)
