@@ -22,6 +22,7 @@ EXTRAS = {
     "openvino": "openvino",
     "safetensors": "train",
     "tabulate": "train",
+    "timm": "timm",
     "torch_pruning": "prune",
     "tqdm": "deploy",
     "yaml": "train",

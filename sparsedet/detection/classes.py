@@ -10,7 +10,7 @@ from ..checkpoint import model_class_names, stored_class_names
 from ..checkpoint.class_names import KEY
 from ..data.class_order import class_order, dataset_classes
 from ..errors import InputError
-from ..modeling import dense_config
+from ..modeling import dense_config, is_classifier
 
 
 def class_names(cfg: CfgNode, dataset: str) -> list[str]:
@@ -29,6 +29,7 @@ def class_names(cfg: CfgNode, dataset: str) -> list[str]:
 
 def _check_number(cfg: CfgNode, number: int, where: str) -> None:
     head = "RETINANET" if "Retina" in dense_config(cfg).MODEL.META_ARCHITECTURE else "ROI_HEADS"
+    head = "CLASSIFIER" if is_classifier(cfg) else head
     classes = cfg.MODEL[head].NUM_CLASSES
     if number != classes:
         raise InputError(f"MODEL.{head}.NUM_CLASSES is {classes}, but {where} has {number} classes")

@@ -1,6 +1,7 @@
 """What detectron2 builds by name: importing this package registers it all."""
 
 from .box_head import VGGBoxHead
+from .classifier import ImageClassifier, is_classifier
 from .rpn_head import SparseRPNHead
 from .sparse_backbone import (
     build_sparse_resnet_backbone,
@@ -12,6 +13,7 @@ from .sparsified import SparsifiedModel, dense_config, sparsified_config
 from .vgg import VGG, build_vgg_backbone, build_vgg_fpn_backbone
 
 __all__ = [
+    "ImageClassifier",
     "SparseRPNHead",
     "SparsifiedModel",
     "VGG",
@@ -23,5 +25,6 @@ __all__ = [
     "build_vgg_backbone",
     "build_vgg_fpn_backbone",
     "dense_config",
+    "is_classifier",
     "sparsified_config",
 ]

@@ -25,13 +25,11 @@ from ..detection.build import building
 from ..detection.classes import training_class_names
 from ..detection.predictor import refuse_narrow
 from ..errors import InputError
-from ..evaluation import BoxEvaluators, build_evaluator
+from ..evaluation import build_evaluator
 from .amp import CPUAMPTrainer
 from .best import BestCheckpointer
 from .distillation import build_distiller
 from .resume import check_settings, run_settings, with_seed
-
-BEST_METRIC = "bbox/AP50"
 
 
 class Trainer(DefaultTrainer):
@@ -47,6 +45,8 @@ class Trainer(DefaultTrainer):
       iteration follows from the seed and the iteration, see :class:`TrainLoader` for the data, and
       a checkpoint holds the rest. Without SEED, one is drawn, logged and kept in the checkpoints.
     """
+
+    best_metric = "bbox/AP50"
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)
@@ -86,7 +86,7 @@ class Trainer(DefaultTrainer):
         built = super().build_hooks()
         tests = self.cfg.DATASETS.TEST
         # With several test sets, detectron2 puts their names before the metrics.
-        metric = f"{tests[0]}/{BEST_METRIC}" if len(tests) > 1 else BEST_METRIC
+        metric = f"{tests[0]}/{self.best_metric}" if len(tests) > 1 else self.best_metric
         # Before the writers, which come last in the main process.
         place = len(built) - comm.is_main_process()
         built.insert(place, BestCheckpointer(self.checkpointer, metric))
@@ -211,7 +211,7 @@ class Trainer(DefaultTrainer):
             names = model_class_names(model)
             evaluators = [cls.build_evaluator(cfg, dataset) for dataset in cfg.DATASETS.TEST]
             for evaluator in evaluators:
-                if names and isinstance(evaluator, BoxEvaluators):
+                if names and hasattr(evaluator, "match"):
                     evaluator.match(names)
         # Each process has its own running statistics; the first one's are saved, so those count.
         if comm.get_world_size() > 1:
