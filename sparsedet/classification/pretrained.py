@@ -62,13 +62,13 @@ def from_library(name: str) -> Pretrained:
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"--pretrained: the weights of {name} cannot be fetched: {reason}; name a file of them"
+            f"--pretrained: the weights of {name} cannot be fetched: {reason}; give --weights FILE"
         ) from error
 
 
 def _from_torchvision(name: str) -> Pretrained:
     if name in OWN or not hasattr(enum := models.get_model_weights(name), "DEFAULT"):
-        raise InputError(f"--pretrained: torchvision has no weights of {name}; name a file of them")
+        raise InputError(f"--pretrained: torchvision has no weights of {name}; give --weights FILE")
     weights = enum.DEFAULT
     preset = weights.transforms()
     scaled = {

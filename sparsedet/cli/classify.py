@@ -5,9 +5,9 @@
     sparsedet classify --config-file out/flowers/config.yaml --resume
 
 --data is a folder with train/CLASS/image.jpg and val/CLASS/image.jpg, or the name of a data set of
-torchvision with --root. --pretrained begins with the weights that the library publishes, or with
-those of a file; they are written to OUTPUT_DIR/pretrained.pth. The config that all this makes is
-OUTPUT_DIR/config.yaml, and every other command takes it, as of a detector: compress, export,
+torchvision with --root. --pretrained begins with the weights that the library publishes, --weights
+with those of a file; they are written to OUTPUT_DIR/pretrained.pth. OUTPUT_DIR/config.yaml is the
+config that all this makes. Every other command takes it, as that of a detector: compress, export,
 evaluate, and this one to fine-tune what compress wrote:
 
     sparsedet compress --config-file out/vgg16/config.yaml --weights out/vgg16/pretrained.pth \\
@@ -40,7 +40,6 @@ from ..model_zoo import get_config_file
 from ..modeling.networks import build_network
 from .train import parse, start, training_parser
 
-LIBRARY = "the library's"
 TESTS = ("val", "test", "valid", "validation")  # splits to test on, the first that is there
 
 
@@ -49,14 +48,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--model", metavar="NAME", help="such as resnet50, or timm:NAME")
     parser.add_argument("--data", metavar="DIR|NAME", help="a folder, or torchvision's name")
     parser.add_argument("--root", metavar="DIR", help="where torchvision's data set is")
-    parser.add_argument(
-        "--pretrained", nargs="?", const=LIBRARY, metavar="FILE", help="else random weights"
-    )
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--pretrained", action="store_true", help="with the library's weights")
+    begin.add_argument("--weights", metavar="FILE", help="with these (default: random ones)")
     args = parse(parser)
     if bool(args.config_file) == bool(args.model):
         parser.error("give --model and --data, or the --config-file that an earlier run wrote")
-    if args.config_file and (args.data or args.pretrained):
-        parser.error("--data and --pretrained are for --model: a config file has its own")
+    if args.config_file and (args.data or args.pretrained or args.weights):
+        parser.error("--data, --pretrained and --weights are for --model: a config has its own")
     if args.model and not args.data:
         parser.error("--model needs --data")
     return args
@@ -80,7 +79,7 @@ def described(args: argparse.Namespace) -> Iterator[str]:
         path = os.path.join(folder, "config.yaml")
         with open(path, "w", encoding="utf-8") as file:
             yaml.safe_dump(values, file)
-        if args.pretrained and not args.resume:
+        if (args.pretrained or args.weights) and not args.resume:
             keys = write_pretrained(args, path)
             values["MODEL"].update(keys["MODEL"])
             values["INPUT"] = keys["INPUT"]
@@ -130,10 +129,10 @@ def write_pretrained(args: argparse.Namespace, config: str) -> dict[str, dict]:
     """Write OUTPUT_DIR/pretrained.pth, in the main process alone; the keys that use it."""
     cfg = load_config(config, args.opts)
     keys = cfg.MODEL.CLASSIFIER
-    if args.pretrained == LIBRARY:
+    if args.pretrained:
         found = from_library(keys.NAME)
     else:
-        found = from_file(args.pretrained, build_network(keys.NAME, keys.NUM_CLASSES))
+        found = from_file(args.weights, build_network(keys.NAME, keys.NUM_CLASSES))
     classes = cfg.DATASETS.REGISTER[cfg.DATASETS.TRAIN[0]].classes
     path = os.path.join(cfg.OUTPUT_DIR, "pretrained.pth")
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes
