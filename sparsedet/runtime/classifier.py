@@ -18,6 +18,18 @@ TASK = "classification"  # in the metadata of an exported file
 LARGEST = 2**14  # pixels of a side
 
 
+class OtherTask(InputError):
+    """An exported file is good, but of another task."""
+
+
+def is_classifier(metadata: str) -> bool:
+    """Whether the metadata of an exported file are those of a classifier."""
+    try:
+        return json.loads(metadata).get("task") == TASK
+    except (AttributeError, RecursionError, ValueError):
+        return False
+
+
 @dataclass(frozen=True)
 class ClassifierInfo:
     """How to use an exported classifier.

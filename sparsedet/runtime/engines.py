@@ -68,7 +68,7 @@ def _openvino(path: str, threads: int | None, precision: str) -> tuple[Graph, st
 
     def run(image: np.ndarray) -> tuple[np.ndarray, ...]:
         results = request.infer([image])
-        return tuple(results[i].copy() for i in range(3))  # the buffers are used again
+        return tuple(results[i].copy() for i in range(len(results)))  # they are used again
 
     place = ["framework", KEY]  # where OpenVINO puts the metadata of an ONNX file
     return run, model.get_rt_info(place).astype(str) if model.has_rt_info(place) else ""
