@@ -23,8 +23,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,6 +31,7 @@ import yaml
 
 from ..classification.pretrained import from_file, from_library
 from ..data.class_folders import find_splits
+from ..data.class_order import dataset_classes
 from ..data.entries import parse_entry
 from ..detection.config import load_config
 from ..errors import InputError
@@ -54,38 +54,22 @@ def parse_args() -> argparse.Namespace:
     args = parse(parser)
     if bool(args.config_file) == bool(args.model):
         parser.error("give --model and --data, or the --config-file that an earlier run wrote")
-    if args.config_file and (args.data or args.pretrained or args.weights):
-        parser.error("--data, --pretrained and --weights are for --model: a config has its own")
-    if args.model and not args.data:
-        parser.error("--model needs --data")
+    if bool(args.model) != bool(args.data):
+        parser.error("--model and --data go together; a --config-file has its own")
     return args
 
 
 def main() -> None:
     """The command."""
     args = parse_args()
-    if args.config_file:
-        start(args)
-        return
-    with described(args) as args.config_file:
-        start(args)
-
-
-@contextmanager
-def described(args: argparse.Namespace) -> Iterator[str]:
-    """The config of the arguments, in a file that is there within the block."""
-    values = model_values(args)
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "config.yaml")
-        with open(path, "w", encoding="utf-8") as file:
-            yaml.safe_dump(values, file)
+        if args.model:
+            args.config_file = os.path.join(folder, "config.yaml")
+            with open(args.config_file, "w", encoding="utf-8") as file:
+                yaml.safe_dump(model_values(args), file)
         if (args.pretrained or args.weights) and not args.resume:
-            keys = write_pretrained(args, path)
-            values["MODEL"].update(keys["MODEL"])
-            values["INPUT"] = keys["INPUT"]
-            with open(path, "w", encoding="utf-8") as file:
-                yaml.safe_dump(values, file)
-        yield path
+            args.opts += write_pretrained(args)
+        start(args)
 
 
 def model_values(args: argparse.Namespace) -> dict[str, Any]:
@@ -125,26 +109,19 @@ def data_entries(args: argparse.Namespace) -> Mapping[str, dict[str, str]]:
     return {f"{name}_{split}": {**same, "split": split} for split in ("train", test)}
 
 
-def write_pretrained(args: argparse.Namespace, config: str) -> dict[str, dict]:
-    """Write OUTPUT_DIR/pretrained.pth, in the main process alone; the keys that use it."""
-    cfg = load_config(config, args.opts)
+def write_pretrained(args: argparse.Namespace) -> list[str]:
+    """Write OUTPUT_DIR/pretrained.pth; the config keys that use it, as KEY VALUE ..."""
+    cfg = load_config(args.config_file, args.opts)
     keys = cfg.MODEL.CLASSIFIER
     if args.pretrained:
         found = from_library(keys.NAME)
     else:
         found = from_file(args.weights, build_network(keys.NAME, keys.NUM_CLASSES))
-    classes = cfg.DATASETS.REGISTER[cfg.DATASETS.TRAIN[0]].classes
     path = os.path.join(cfg.OUTPUT_DIR, "pretrained.pth")
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         with replacing(path) as temporary:
-            torch.save(found.checkpoint(classes), temporary)
-    seen = found.preprocessing
-    return {
-        "MODEL": {
-            "WEIGHTS": path,
-            "PIXEL_MEAN": list(seen["PIXEL_MEAN"]),
-            "PIXEL_STD": list(seen["PIXEL_STD"]),
-        },
-        "INPUT": {"FORMAT": seen["FORMAT"]},
-    }
+            torch.save(found.checkpoint(dataset_classes(cfg.DATASETS.TRAIN[0])), temporary)
+    seen = {key: str(value) for key, value in found.preprocessing.items()}
+    opts = ["MODEL.WEIGHTS", path, "INPUT.FORMAT", seen["FORMAT"]]
+    return [*opts, *(v for k in ("PIXEL_MEAN", "PIXEL_STD") for v in (f"MODEL.{k}", seen[k]))]
