@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..hooks import evaluating
@@ -60,10 +61,16 @@ def counting() -> Iterator[Callable[[], int]]:
     detectron2's tools use, counts an addition for each value that resampling gives, besides: 0.02%
     more for the backbone of detectron2's Faster R-CNN with R50-FPN, and else the same.
 
-    Not within ``torch.inference_mode``, where older PyTorch hides the operations.
+    Not within ``torch.inference_mode``, where older PyTorch hides the operations. Attention runs as
+    the matrix products that it is made of: those of its fused forms are not seen.
     """
-    with FlopCounterMode(display=False) as counter:
-        yield lambda: counter.get_total_flops() // 2  # it counts multiplications and additions
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            yield lambda: counter.get_total_flops() // 2  # it counts multiplications and additions
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def random_proposals(count: int, height: int, width: int) -> Instances:

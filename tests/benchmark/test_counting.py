@@ -146,3 +146,14 @@ def test_what_counts():
         count, output = count_call(call, torch.zeros(1, 4, 9, 9))
     assert output.shape == (1, 6, 8, 5)
     assert count == 6 * 4 * 4 * 9 * 2 + 6 * 8 * 3 * 8 + 6 * 8 * 5 * 3
+
+
+def test_attention_counts_in_full():
+    """Of its fused forms, which a model in eval mode takes, the counter sees nothing."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0).eval()
+    tokens = torch.rand(1, 5, 8)
+    with torch.no_grad():
+        found, _ = count_call(layer, tokens)
+    projections, products = 5 * 4 * 8 * 8, 2 * 5 * 5 * 8
+    assert found == projections + products + 5 * 2 * 8 * 16
+    assert torch.backends.mha.get_fastpath_enabled()
