@@ -22,7 +22,6 @@ EXTRAS = {
     "deploy": [*DEPLOY, *ONNXRUNTIME],
     "openvino": [*DEPLOY, "openvino>=2024.0"],  # to write .xml files, together with train
     "web": [*DEPLOY, *ONNXRUNTIME, "flask>=3.0"],
-    "timm": ["timm>=1.0"],  # for its classifiers; torchvision's need none
     "prune": ["torch-pruning>=1.6,<2"],  # for tools/research/prune.py alone
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..hooks import evaluating
+from ..hooks import evaluating, plain_attention
 
 
 @torch.no_grad()
@@ -64,13 +63,8 @@ def counting() -> Iterator[Callable[[], int]]:
     Not within ``torch.inference_mode``, where older PyTorch hides the operations. Attention runs as
     the matrix products that it is made of: those of its fused forms are not seen.
     """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            yield lambda: counter.get_total_flops() // 2  # it counts multiplications and additions
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with plain_attention(), FlopCounterMode(display=False) as counter:
+        yield lambda: counter.get_total_flops() // 2  # it counts multiplications and additions
 
 
 def random_proposals(count: int, height: int, width: int) -> Instances:

@@ -54,7 +54,8 @@ def _reads_the_image(layer: nn.Module) -> bool:
 def _entry(layer: nn.Module, factor: float, pattern: str) -> LayerPlan:
     if isinstance(layer, nn.Linear):
         return LayerPlan((_rank(layer, LayerPlan((1,)), factor),))
-    pattern = pattern if splits(pattern, layer.kernel_size) else "whole"
+    if layer.weight[0, 0].numel() == 1 or not splits(pattern, layer.kernel_size):
+        pattern = "whole"
     count = len(sparse_kernels(pattern, layer.kernel_size))
     rank = layer.groups * _rank(layer, LayerPlan((layer.groups,) * count, pattern), factor)
     return LayerPlan((rank,) * count, pattern)

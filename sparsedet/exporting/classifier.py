@@ -16,6 +16,7 @@ from .. import __version__
 from ..checkpoint import model_class_names
 from ..errors import InputError
 from ..extras import require
+from ..hooks import plain_attention
 from ..images import find_images, read_image
 from ..modeling import ImageClassifier
 from ..runtime.classifier import Classifier, ClassifierInfo, middle, resize_shorter
@@ -113,7 +114,7 @@ def classifier_info(model: ImageClassifier, names: Sequence[str], precision: str
 def _trace(graph: ClassificationGraph, path: str, size: int) -> None:
     example = torch.zeros(size, size, 3, dtype=torch.uint8, device=graph.model.device)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), plain_attention():
             warnings.simplefilter("ignore")  # of the tracer, on shapes that are always the same
             torch.onnx.export(
                 graph,

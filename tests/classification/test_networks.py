@@ -77,10 +77,10 @@ NETWORKS = {
     "densenet121": (small_densenet, 32, ["features.denseblock2.denselayer1.conv2"]),
     "inception_v3": (
         partial(narrowed, models.Inception3, **PLAIN),
-        80,
+        75,
         ["Mixed_6b.branch7x7_2.conv", "Mixed_5b.branch5x5_2.conv"],
     ),
-    "mobilenet_v2": (partial(narrowed, models.mobilenet_v2), 32, ["features.5.conv.0.0"]),
+    "mobilenet_v2": (partial(narrowed, models.mobilenet_v2), 32, ["features.8.conv.0.0"]),
     "vit": (small_vit, 32, ["encoder.layers.encoder_layer_1.mlp.0"]),
 }
 
@@ -104,7 +104,7 @@ def dense(request, config_text, tmp_path, monkeypatch):
 
 def test_the_whole_road(dense, tmp_path):
     model, images, layers = dense
-    batches = [[{"image": image} for image in images[:4]], [{"image": images[4]}]]
+    batches = [[{"image": image} for image in images[:2]]]
     last = model.last_layer()
     plan = even_plan(model, 2, exclude=[last])
     assert set(layers) <= set(plan)
@@ -113,7 +113,8 @@ def test_the_whole_road(dense, tmp_path):
         model, task=ClassificationTask(batches, model.cfg), plan=plan_to_entries(plan)
     )
     for name, layer in result.layers.items():
-        assert layer.weights[0] == weights[name] and 2 * layer.weights[1] <= layer.weights[0]
+        assert layer.weights[0] == weights[name]
+        assert 2 * layer.weights[1] <= layer.weights[0] or set(layer.plan.ranks) == {1}
     depthwise = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
     assert not depthwise or all(m.groups == m.in_channels for m in depthwise)
 
@@ -149,7 +150,7 @@ def test_the_whole_road(dense, tmp_path):
 
 def test_planned(dense):
     model, images, _ = dense
-    task = ClassificationTask([[{"image": image} for image in images[:3]]], model.cfg)
+    task = ClassificationTask([[{"image": image} for image in images[:2]]], model.cfg)
     result = sparsedet.compress_(model, task=task, params=2, flops=2)
     assert result.parameters[0] >= 2 * result.parameters[1]
     assert result.multiply_adds[0] >= 2 * result.multiply_adds[1]
