@@ -14,6 +14,7 @@ from ..classification.records import labelled_records, training_records
 from ..data.class_order import dataset_classes
 from ..data.loader import TrainLoader, build_train_loader, end_with_parent
 from ..detection.classes import training_class_names
+from ..errors import InputError
 from .trainer import Trainer
 
 TEST_BATCH = 16  # images in one call; the middle of each has the same size
@@ -23,6 +24,11 @@ class ClassifierTrainer(Trainer):
     """:class:`Trainer` on the labels of images; the checkpoint of the best top-1 is kept."""
 
     best_metric = "classification/top1"
+
+    def __init__(self, cfg: CfgNode):
+        if cfg.MODEL.DISTILLATION.TEACHER:
+            raise InputError("MODEL.DISTILLATION.TEACHER: only detectors learn from a teacher")
+        super().__init__(cfg)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:

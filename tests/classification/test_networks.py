@@ -18,10 +18,12 @@ CLASSES = [f"class {i}" for i in range(5)]
 NARROW = 8  # by which channels are divided
 
 
-def narrowed(build, num_classes, **options):
-    """A network of torchvision with an eighth of its channels."""
+def narrowed(build, num_classes, without=(), **options):
+    """A network of torchvision with an eighth of its channels, and without some blocks."""
     with torch.device("meta"):  # what is large is never made
         network = build(num_classes=num_classes, **options)
+    for name in without:
+        setattr(network, name, nn.Identity())
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Conv2d):
@@ -60,6 +62,10 @@ def small_vit(num_classes):
     )  # fmt: skip
 
 
+REPEATED = {  # blocks that are as others are
+    "googlenet": ["inception4b", "inception4c", "inception5a"],
+    "inception_v3": ["Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c"],
+}
 PLAIN = {"aux_logits": False, "init_weights": False}
 # Builder, pixels of the image, layers of several kinds that are to become compact.
 NETWORKS = {
@@ -70,13 +76,13 @@ NETWORKS = {
         ["layer1.0.conv2", "layer4.0.conv3", "layer2.0.downsample.0"],
     ),
     "googlenet": (
-        partial(narrowed, models.GoogLeNet, **PLAIN),
+        partial(narrowed, models.GoogLeNet, without=REPEATED["googlenet"], **PLAIN),
         48,
         ["inception4a.branch2.1.conv", "inception3b.branch1.conv"],
     ),
     "densenet121": (small_densenet, 32, ["features.denseblock2.denselayer1.conv2"]),
     "inception_v3": (
-        partial(narrowed, models.Inception3, **PLAIN),
+        partial(narrowed, models.Inception3, without=REPEATED["inception_v3"], **PLAIN),
         75,
         ["Mixed_6b.branch7x7_2.conv", "Mixed_5b.branch5x5_2.conv"],
     ),

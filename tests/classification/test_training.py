@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 import sparsedet
 from sparsedet.classification.mapper import ClassificationMapper
 from sparsedet.detection.config import load_config
+from sparsedet.errors import InputError
 from sparsedet.layers import SparseFusionConv2d
 
 CLASSES = ["blue", "green", "red"]
@@ -158,3 +159,13 @@ def test_classes_in_another_order_are_matched(trained, run_tool, folder, tmp_pat
         "MODEL.WEIGHTS", trained / "model_final.pth",
     )  # fmt: skip
     assert status == 1 and "yellow" in errors[-1] and "green" in errors[-1]
+
+
+def test_what_only_detectors_do(trained, config, run_tool):
+    status, errors = run_tool(
+        "train_net.py", "--config-file", config, "MODEL.DISTILLATION.TEACHER", "teacher.pth"
+    )
+    assert status == 1 and "only detectors learn from a teacher" in errors[-1]
+    model = sparsedet.load_model(trained / "config.yaml", trained / "model_final.pth")
+    with pytest.raises(InputError, match="a classifier finds no boxes"):
+        sparsedet.Predictor.of(model)
