@@ -11,6 +11,8 @@ __version__ = "0.2.0"
 
 _HOMES = {
     # what runs exported files
+    "Classifier": "runtime.classifier",
+    "Classes": "runtime.classifier",
     "Detections": "runtime.detections",
     "Detector": "runtime.detector",
     "model_zoo": "model_zoo",

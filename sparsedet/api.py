@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,6 +14,9 @@ from .compress import compress_ as compress_by_request
 from .compress.profile import SEARCHED_PATTERNS
 from .compress.torchvision_task import TorchvisionDetectionTask, is_torchvision_detector
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from .detection.task import DetectionTask
 
 
 def compress_(
@@ -117,9 +120,7 @@ def choose_task(
             return TorchvisionDetectionTask(batches)
         if not is_detectron2(model):
             return Task(batches)
-        from .detection.task import DetectionTask
-
-        return DetectionTask(batches, cfg)
+        return detectron2_task(model)(batches, cfg)
     if forward is not None:
         raise InputError("forward runs the model on batches: give batches as well")
     if not is_detectron2(model):
@@ -130,11 +131,19 @@ def choose_task(
             "sparsedet.load_model, or give batches"
         )
     from .detection.predictor import smallest_side
-    from .detection.task import DetectionTask
 
     folder = None if images is None else os.fspath(images)
     least = smallest_side(model)
-    return DetectionTask.from_images(cfg, folder, num_images, progress, least)
+    return detectron2_task(model).from_images(cfg, folder, num_images, progress, least)
+
+
+def detectron2_task(model: nn.Module) -> type[DetectionTask]:
+    """Of a detector, or of a classifier of images."""
+    from .classification.task import ClassificationTask
+    from .detection.task import DetectionTask
+    from .modeling import ImageClassifier
+
+    return ClassificationTask if isinstance(model, ImageClassifier) else DetectionTask
 
 
 def is_detectron2(model: nn.Module) -> bool:

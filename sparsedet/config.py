@@ -42,6 +42,16 @@ def add_sparsedet_config(cfg: CfgNode) -> None:
     distillation.PROPOSALS = 1.0
     distillation.BOXES = 1.0
 
+    # Of an ImageClassifier: NAME is torchvision's for a network, or timm's after "timm:".
+    classifier = cfg.MODEL.CLASSIFIER = CfgNode()
+    classifier.NAME = "resnet50"
+    classifier.NUM_CLASSES = 1000
+    # Pixels of the square that it sees: in tests the middle of an image whose shorter side is
+    # INPUT.MIN_SIZE_TEST, in training a random part, of LEAST_AREA of the image at least.
+    classifier.SIZE = 224
+    classifier.LEAST_AREA = 0.08
+    classifier.FROZEN = []  # names of layers, as shell-style patterns, that are not trained
+
     cfg.MODEL.ROI_BOX_HEAD.FC_RANKS = []  # of VGGBoxHead's fc6 and fc7; empty for dense ones
     cfg.MODEL.ROI_BOX_HEAD.DROPOUT = 0.5  # of VGGBoxHead, in training
 
@@ -49,6 +59,9 @@ def add_sparsedet_config(cfg: CfgNode) -> None:
     #   {format: voc, root: DIR, split: NAME}
     #   {format: coco, json: FILE, images: DIR}
     #   {format: yolo, root: DIR, split: NAME}
+    # and, for a classifier, which takes those above by the class of each image's largest box, too:
+    #   {format: folder, root: DIR, split: NAME}, with a folder for each class
+    #   {format: torchvision, root: DIR, dataset: NAME, split: NAME}
     # Without a split of its own, split: {train: 0.8} or {test: 0.2}. Also classes: [...], else
     # read from the data, and on_error: stop. Relative paths start at $DETECTRON2_DATASETS, or at
     # ./datasets without it.

@@ -34,10 +34,11 @@ DETECTRON2 = (
     "sparsedet's repository"
 )
 # What no extra brings: pip would take one build of torch of many, and has no detectron2, with which
-# the others come.
+# the others come; timm brings a client of Hugging Face, which nothing else here needs.
 OTHERS = {
     "torch": TORCH,
     "torchvision": TORCH,
+    "timm": "needs timm: pip install timm",
     **dict.fromkeys(("detectron2", "fvcore", "yacs"), DETECTRON2),
 }
 

@@ -22,7 +22,10 @@ from __future__ import annotations
 
 import argparse
 
-from ..api import compress_
+from torch import nn
+
+from ..api import compress_, detectron2_task
+from ..compress import even_plan, plan_to_entries
 from ..compress.profile import SEARCHED_PATTERNS
 from ..detection.load import load_model
 from ..files import new_folder
@@ -41,6 +44,12 @@ def parse_args() -> argparse.Namespace:
             help="milliseconds on this machine" if target == "latency" else None,
         )
     parser.add_argument("--plan", metavar="FILE", help="apply this plan instead of making one")
+    parser.add_argument(
+        "--uniform",
+        type=factor,
+        metavar="FACTORx",
+        help="make every layer smaller by one factor instead",
+    )
     for kind in ("include", "exclude"):
         parser.add_argument(
             f"--{kind}", nargs="+", metavar="NAME", help="layers by name, or patterns of names"
@@ -49,8 +58,8 @@ def parse_args() -> argparse.Namespace:
         "--patterns",
         nargs="+",
         choices=SEARCHED_PATTERNS,
-        default=SEARCHED_PATTERNS,
-        help="sparse kernels among which to choose (default: all)",
+        help="sparse kernels among which to choose (default: all; --uniform takes the first, by "
+        "default checkerboard)",
     )
     parser.add_argument(
         "--no-slower",
@@ -67,28 +76,36 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     args.targets = {target: getattr(args, f"target_{target}") for target in TARGETS}
     given = [target for target, value in args.targets.items() if value is not None]
-    if bool(given) == bool(args.plan):
-        parser.error("give a target (such as --target-params 12.4x) or a --plan")
-    if args.plan and (args.include or args.exclude or args.no_slower):
-        parser.error("--include, --exclude and --no-slower are for targets, not for a --plan")
+    if bool(given) + bool(args.plan) + bool(args.uniform) != 1:
+        parser.error("give a target (such as --target-params 12.4x), --uniform or a --plan")
+    if not given and (args.include or args.exclude or args.no_slower):
+        parser.error("--include, --exclude and --no-slower are for targets")
     if args.num_images < 1:
         parser.error("--num-images must be at least 1")
     return args
+
+
+def uniform(model: nn.Module, args: argparse.Namespace) -> dict[str, dict]:
+    """The plan of --uniform, but for the layers that give the answers."""
+    answers = detectron2_task(model)([[]]).answers(model)
+    pattern = args.patterns[0] if args.patterns else "checkerboard"
+    return plan_to_entries(even_plan(model, args.uniform, pattern, answers))
 
 
 def main() -> None:
     """The command."""
     args = parse_args()
     with new_folder(args.output) as folder:  # it can be written, which is known at once
+        model = load_model(model_config(args))
         result = compress_(
-            load_model(model_config(args)),
+            model,
             images=args.images,
             num_images=args.num_images,
-            plan=args.plan,
+            plan=uniform(model, args) if args.uniform else args.plan,
             **args.targets,
             include=args.include or ["*"],
             exclude=args.exclude or [],
-            patterns=args.patterns,
+            patterns=args.patterns or SEARCHED_PATTERNS,
             no_slower=args.no_slower,
             calibrate=not args.weights_alone,
             progress=True,

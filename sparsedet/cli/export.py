@@ -1,4 +1,4 @@
-"""Export a trained detector to one file that runs without detectron2 and torch.
+"""Export a trained detector or classifier to one file that runs without detectron2 and torch.
 
     sparsedet export --config-file output/config.yaml \\
         --weights output/model_final.pth --output model.onnx
@@ -9,8 +9,8 @@ Writes ONNX, or OpenVINO IR where the output is named .xml (with a .bin beside i
 in place, the file is run on one picture (the first of --images, or a generated one, in which few
 models find anything) beside the PyTorch model, and the largest differences are printed, of boxes,
 scores, masks, keypoints and maps, whichever the model gives; f32 is refused beyond 0.5 pixels,
-0.001 of score, 1% of the pixels of masks and maps or 10% of the keypoints. sparsedet predict runs
-the file.
+0.001 of score or probability, 1% of the pixels of masks and maps or 10% of the keypoints. sparsedet
+predict runs the file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import argparse
 from ..detection.classes import class_names
 from ..detection.load import load_model
 from ..exporting.api import export
+from ..exporting.classifier import ClassDifference
 from ..exporting.evaluate import describe
 from ..exporting.exporter import PRECISIONS
 from .model_arguments import model_config, model_parser
@@ -49,5 +50,6 @@ def main() -> None:
     for dataset in cfg.DATASETS.TEST:
         class_names(cfg, dataset)  # says what a checkpoint that does not fit would not
     apart = export(load_model(cfg), args.output, precision=args.precision, images=args.images)
-    print(f"beside PyTorch, on one picture: {describe(apart)}")
+    text = str(apart) if isinstance(apart, ClassDifference) else describe(apart)
+    print(f"beside PyTorch, on one picture: {text}")
     print(f"wrote {args.output}")

@@ -11,6 +11,8 @@ from .run import run
 
 COMMANDS = {
     "train": "train or fine-tune a detector, as detectron2's train_net does",
+    "classify": "train or fine-tune a classifier of images",
+    "localize": "where a classifier looks: class activation maps, boxes and errors",
     "evaluate": "accuracy of a checkpoint, or of an exported file beside it",
     "compress": "make a trained detector smaller and faster, without training",
     "export": "write ONNX or OpenVINO, to run without torch",

@@ -1,4 +1,4 @@
-"""Run an exported detector over images or a video, without detectron2 or torch.
+"""Run an exported detector or classifier over images or a video, without detectron2 or torch.
 
     sparsedet predict --model model.onnx --input photo.jpg folder 'more/*.png' \\
         --output detections
@@ -6,9 +6,10 @@
         --output detections
 
 The output folder gets annotated pictures, or an annotated video, and detections.json, in the form
-that sparsedet demo describes. Inputs that cannot be read are passed over and named at the end, and
-the exit status is then 1. After Ctrl-C, pictures that were done are there; of a video file, nothing
-is. A camera (--video-input 0) or a stream (--video-input rtsp://...) is recorded until Ctrl-C.
+that sparsedet demo describes. Of a classifier it is classes.json, with the five most probable
+classes of each image. Inputs that cannot be read are passed over and named at the end, and the exit
+status is then 1. After Ctrl-C, pictures that were done are there; of a video file, nothing is. A
+camera (--video-input 0) or a stream (--video-input rtsp://...) is recorded until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from ..errors import InputError
 from ..files import make_folder, replacing
 from ..images import find_images
 from ..runtime.annotate import Annotator
+from ..runtime.classifier import Classifier, OtherTask
 from ..runtime.detector import Detector
+from ..runtime.label import label_images
 from .arguments import (
     add_annotator_arguments,
     add_engine_arguments,
@@ -58,7 +61,14 @@ def main() -> None:
         run_on_ray(args)
         return
     annotator = Annotator(args.input, args.video_input, args.output)
-    detector = Detector(args.model, args.engine, args.threads, args.precision)
+    engine = (args.model, args.engine, args.threads, args.precision)
+    try:
+        detector = Detector(*engine)
+    except OtherTask:
+        if args.video_input:
+            raise InputError("--video-input: a classifier takes images") from None
+        label_images(args.input, args.output, Classifier(*engine))
+        return
     annotator.run(detector.above(args.confidence_threshold))
 
 

@@ -16,6 +16,7 @@ from .surgery import sparsify_
 from .survey import count_parameters
 from .targets import Cost, plan_for_targets
 from .task import Task
+from .uniform import even_plan
 
 __all__ = [
     "Cost",
@@ -31,6 +32,7 @@ __all__ = [
     "Task",
     "compress_",
     "count_parameters",
+    "even_plan",
     "output_sensitivities",
     "plan_for_targets",
     "plan_to_entries",

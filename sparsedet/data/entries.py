@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import InputError
+from .class_folders import read_classes as folder_classes
 from .class_lists import check_names
 from .coco_json import read_classes as coco_classes
 from .records import DROP, ON_ERROR
 from .shares import SHARES, Share
-from .sources import CocoSource, Source, VocSource, YoloSource
+from .sources import CocoSource, FolderSource, Source, TorchvisionSource, VocSource, YoloSource
+from .torchvision_data import read_classes as torchvision_classes
 from .voc import read_classes as voc_classes
 from .yolo_files import read_data_yaml
 
@@ -31,16 +33,33 @@ FIELDS = {
         ("split", "classes", "sem_seg_root", "stuff_classes", "panoptic_json", "panoptic_root"),
     ),
     "yolo": (("root", "split"), ("classes",)),
+    "folder": (("root",), ("split", "classes")),
+    "torchvision": (("root", "dataset", "split"), ("classes",)),
 }
+SOURCES = {
+    "voc": VocSource,
+    "coco": CocoSource,
+    "yolo": YoloSource,
+    "folder": FolderSource,
+    "torchvision": TorchvisionSource,
+}
+NAMES = ("dataset", "split")  # required fields that are no places
 
 
-def read_classes(kind: str, place: str, images: str = "") -> tuple[str, ...]:
-    """The classes of files that are there; () where they are not, as a config may be loaded."""
+def read_classes(kind: str, place: str, more: str = "") -> tuple[str, ...]:
+    """The classes of files that are there; () where they are not, as a config may be loaded.
+
+    Args:
+        more: the folder of COCO's images, or the name of torchvision's data set.
+    """
     if not os.path.exists(place):
         return ()
     if kind == "yolo":
         return read_data_yaml(place).classes
-    return tuple(dict.fromkeys(voc_classes(place) if kind == "voc" else coco_classes(place)))
+    if kind == "torchvision":
+        return tuple(torchvision_classes(more, place))
+    read = {"voc": voc_classes, "coco": coco_classes, "folder": folder_classes}[kind]
+    return tuple(dict.fromkeys(read(place)))
 
 
 def parse_entry(
@@ -75,13 +94,14 @@ def parse_entry(
         expected = " or ".join(ON_ERROR)
         raise InputError(f"{key}on_error: expected {expected}, got {common['on_error']!r}")
     places = {
-        field: locate(_text(key, entry, field)) for field in FIELDS[kind][0] if field != "split"
+        field: locate(_text(key, entry, field)) for field in FIELDS[kind][0] if field not in NAMES
     }
+    if kind == "torchvision":
+        places["dataset"] = _text(key, entry, "dataset")
     if not common["classes"]:
         common["classes"] = read(kind, *places.values())
-    if kind == "coco":
-        return CocoSource(**common, **places, **_stuff(key, entry))
-    return (VocSource if kind == "voc" else YoloSource)(**common, **places)
+    more = _stuff(key, entry) if kind == "coco" else {}
+    return SOURCES[kind](**common, **places, **more)
 
 
 def _stuff(key: str, entry: Mapping) -> dict[str, Any]:

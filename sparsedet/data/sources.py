@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
+from .class_folders import read_folders
 from .coco import read_coco, tell_classes
 from .records import DROP, Annotations
 from .shares import Share
+from .torchvision_data import read_labels
 from .voc import read_voc
 from .yolo import read_yolo
 
@@ -113,3 +115,30 @@ class YoloSource(Source):
 
     def metadata(self) -> dict[str, Any]:
         return {**super().metadata(), "evaluator_type": "coco"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClassSource(Source):
+    """Images that have one class each, and no boxes; records have a "label" instead."""
+
+    root: str
+
+    def read(self) -> Annotations:
+        raise InputError(f"{self.root}: a data set of classes, which has no boxes to read")
+
+    def metadata(self) -> dict[str, Any]:
+        return {**super().metadata(), "dirname": self.root, "evaluator_type": "classification"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSource(_ClassSource):
+    def __call__(self) -> list[dict]:
+        return read_folders(self.root, self.split, self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionSource(_ClassSource):
+    dataset: str
+
+    def __call__(self) -> list[dict]:
+        return read_labels(self.dataset, self.root, str(self.split))

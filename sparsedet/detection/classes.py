@@ -11,7 +11,7 @@ from ..checkpoint import model_class_names, stored_class_names
 from ..checkpoint.class_names import KEY
 from ..data.class_order import class_order, dataset_classes
 from ..errors import InputError
-from ..modeling import meta_architecture
+from ..modeling import is_classifier, meta_architecture
 
 
 def class_names(cfg: CfgNode, dataset: str) -> list[str]:
@@ -37,6 +37,7 @@ def _check_number(cfg: CfgNode, number: int, where: str) -> None:
     if not _has_classes(cfg):
         return
     head = "RETINANET" if "Retina" in meta_architecture(cfg) else "ROI_HEADS"
+    head = "CLASSIFIER" if is_classifier(cfg) else head
     classes = cfg.MODEL[head].NUM_CLASSES
     if number != classes:
         raise InputError(f"MODEL.{head}.NUM_CLASSES is {classes}, but {where} has {number} classes")

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..checkpoint import model_class_names
 from ..errors import InputError
+from ..modeling import is_classifier
 from ..runtime.detections import Detections
 from ..runtime.detector import resized_shape
 from .config import check_proposals
@@ -47,6 +48,11 @@ class Predictor(DefaultPredictor):
     def _run(self, model: nn.Module) -> None:
         """What ``DefaultPredictor`` sets up."""
         cfg = model_config(model)
+        if is_classifier(cfg):
+            raise InputError(
+                "MODEL.META_ARCHITECTURE: a classifier finds no boxes; sparsedet export writes a "
+                "file of it, which sparsedet predict runs"
+            )
         check_proposals(cfg)
         self.cfg, self.model = cfg.clone(), model.eval()
         self.metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0]) if cfg.DATASETS.TEST else None

@@ -23,6 +23,7 @@ from .voc import VOCDetectionEvaluator
 
 # By meta architecture; of all others it is that of boxes.
 BEST = {
+    "ImageClassifier": "classification/top1",
     "ProposalNetwork": "box_proposals/AR@1000",
     "SemanticSegmentor": "sem_seg/mIoU",
     "PanopticFPN": "panoptic_seg/PQ",

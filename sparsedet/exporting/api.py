@@ -14,8 +14,10 @@ from ..detection.labels import model_labels
 from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..images import find_images, read_image
+from ..modeling import ImageClassifier
 from ..runtime.detector import Detector
 from ..weights import check_finite
+from .classifier import ClassDifference, export_classifier
 from .compare import Difference, beyond_limits
 from .evaluate import compare_with_pytorch
 from .exporter import PRECISIONS, export_graph, replacing_files
@@ -27,13 +29,13 @@ def export(
     *,
     precision: str = "f32",
     images: str | os.PathLike | None = None,
-) -> Difference:
+) -> Difference | ClassDifference:
     """Write a model to ONNX, or to OpenVINO IR where ``path`` ends in .xml (and a .bin beside).
 
     The file holds everything between the resized image and what the task gives (boxes, masks,
-    keypoints, segments, semantic maps, proposals), for any image size, and says how to use it:
-    :class:`sparsedet.Detector` runs it. Before it is put in place it is run on one picture beside
-    the model.
+    keypoints, segments, semantic maps, proposals, classes), for any image size, and says how to use
+    it: :class:`sparsedet.Detector` runs it, :class:`sparsedet.Classifier` that of a classifier.
+    Before it is put in place it is run on one picture beside the model.
 
     Args:
         model: of :func:`load_model`, compressed since or not.
@@ -44,7 +46,7 @@ def export(
             find anything.
 
     Returns:
-        how far the file's detections in that picture are from the model's.
+        how far the file's detections in that picture are from the model's, or its probabilities.
 
     Raises:
         InputError: a model or operator that cannot be exported, weights that are not finite, a
@@ -57,6 +59,9 @@ def export(
         raise InputError(f"{path}: the name of an exported file must end in .onnx or .xml")
     if precision not in PRECISIONS:
         raise InputError(f"there is no precision {precision!r}; one of {', '.join(PRECISIONS)}")
+    if isinstance(model, ImageClassifier):
+        folder = os.fspath(images) if images else None
+        return export_classifier(model, path, precision, folder, generated_picture())
     files, problems = find_images([os.fspath(images)]) if images else ([], [])
     if problems:
         raise InputError(f"images: {problems[0]}")

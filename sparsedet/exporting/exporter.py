@@ -18,6 +18,7 @@ from ..detection.predictor import smallest_side
 from ..errors import InputError
 from ..extras import require
 from ..files import LOCK, working_folder
+from ..runtime.classifier import ClassifierInfo
 from ..runtime.engines import missing_operator
 from ..runtime.labels import Labels
 from ..runtime.model_info import KEY, ModelInfo
@@ -94,7 +95,7 @@ def export_graph(
         _trace(graph, traced)
         if eight_bits:
             traced = quantize(traced, chain(first, inputs))
-        _save(traced, path, info)
+        save_graph(traced, path, info)
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def _trace(graph: DetectionGraph, path: str) -> None:
         raise InputError(f"the model cannot be exported: {reason}") from error
 
 
-def _save(traced: str, path: str, info: ModelInfo) -> None:
+def save_graph(traced: str, path: str, info: ModelInfo | ClassifierInfo) -> None:
     """Write the traced graph with metadata and checksum, in the form that ``path`` asks for."""
     import onnx
 

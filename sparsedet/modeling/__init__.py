@@ -1,6 +1,7 @@
 """What detectron2 builds by name: importing this package registers it all."""
 
 from .box_head import VGGBoxHead
+from .classifier import ImageClassifier, is_classifier
 from .lazy import LazyCfgNode, compact_model
 from .rpn_head import SparseRPNHead
 from .sparse_backbone import (
@@ -13,6 +14,7 @@ from .sparsified import SparsifiedModel, dense_config, meta_architecture, sparsi
 from .vgg import VGG, build_vgg_backbone, build_vgg_fpn_backbone
 
 __all__ = [
+    "ImageClassifier",
     "LazyCfgNode",
     "SparseRPNHead",
     "SparsifiedModel",
@@ -26,6 +28,7 @@ __all__ = [
     "build_vgg_fpn_backbone",
     "compact_model",
     "dense_config",
+    "is_classifier",
     "meta_architecture",
     "sparsified_config",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-TRUNKS = ("backbone", "roi_heads.res5")
+TRUNKS = ("backbone", "roi_heads.res5", "network")
 
 
 def run_trunks_in_channels_last_(model: nn.Module) -> nn.Module:

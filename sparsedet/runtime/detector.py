@@ -12,6 +12,7 @@ from PIL import Image
 from ..errors import InputError
 from ..images import read_image
 from .answers import is_answer, read_answer
+from .classifier import OtherTask, is_classifier
 from .detections import Detections
 from .engines import load_graph
 from .model_info import ModelInfo
@@ -46,6 +47,8 @@ class Detector:
         if os.path.isfile(path):
             check_seal(path)  # before an engine, which may die of it, sees what is damaged
         self._graph, metadata = load_graph(path, engine, threads, precision)
+        if is_classifier(metadata):
+            raise OtherTask(f"{path}: a classifier, which sparsedet.Classifier runs")
         try:
             self.info = ModelInfo.from_json(metadata)
         except (RecursionError, TypeError, ValueError) as error:

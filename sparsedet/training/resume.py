@@ -16,6 +16,7 @@ from ..errors import InputError
 # began with. Any other key is honoured from the resumed iteration on.
 FIXED = {
     "MODEL.BACKBONE.FREEZE_AT": "which layers are trained",
+    "MODEL.CLASSIFIER.FROZEN": "which layers are trained",
     "SOLVER.BIAS_LR_FACTOR": "which parameters have rates of their own",
     "SOLVER.WEIGHT_DECAY_BIAS": "which parameters have decays of their own",
     "SOLVER.WEIGHT_DECAY_NORM": "which parameters have decays of their own",

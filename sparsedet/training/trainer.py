@@ -25,7 +25,7 @@ from ..detection.build import building
 from ..detection.classes import training_class_names
 from ..detection.predictor import refuse_narrow
 from ..errors import InputError
-from ..evaluation import BoxEvaluators, best_metric, build_evaluator
+from ..evaluation import best_metric, build_evaluator
 from .amp import CPUAMPTrainer
 from .best import BestCheckpointer
 from .distillation import build_distiller
@@ -211,7 +211,7 @@ class Trainer(DefaultTrainer):
             names = model_class_names(model)
             evaluators = [cls.build_evaluator(cfg, dataset) for dataset in cfg.DATASETS.TEST]
             for evaluator in evaluators:
-                if names and isinstance(evaluator, BoxEvaluators):
+                if names and hasattr(evaluator, "match"):
                     evaluator.match(names)
         # Each process has its own running statistics; the first one's are saved, so those count.
         if comm.get_world_size() > 1:

@@ -251,3 +251,15 @@ def test_what_is_no_model(kitchen):
         compress_(bare, images="photos", params=2)
     with pytest.raises(InputError, match="give batches as well"):
         compress_(network(), forward=lambda model, batch: model(batch), params=2)
+
+
+def test_a_model_in_training_is_run_in_eval_mode_and_stays_in_training():
+    """Or its batch norms would learn from being timed."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.BatchNorm2d(32)
+    )
+    before = copy.deepcopy(dict(model.named_buffers()))
+    compress_(model, batches=batches(2), plan={"3": {"pattern": "rows", "ratio": 4}})
+    assert isinstance(model[3], SparseFusionConv2d) and all(m.training for m in model.modules())
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, before[name]), name

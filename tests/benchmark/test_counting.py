@@ -155,3 +155,14 @@ def test_a_deformable_convolution_costs_what_a_convolution_does():
     offset = torch.zeros(2, 18, *y.shape[2:])
     found, same = count_call(DeformConv(4, 6, 3, stride=2, padding=1), x, offset)
     assert found == expected > 0 and same.shape == y.shape
+
+
+def test_attention_counts_in_full():
+    """Of its fused forms, which a model in eval mode takes, the counter sees nothing."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0).eval()
+    tokens = torch.rand(1, 5, 8)
+    with torch.no_grad():
+        found, _ = count_call(layer, tokens)
+    projections, products = 5 * 4 * 8 * 8, 2 * 5 * 5 * 8
+    assert found == projections + products + 5 * 2 * 8 * 16
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -15,7 +15,7 @@ import torch
 import yaml
 from detectron2.modeling import build_model
 
-from sparsedet.benchmark.counting import count_multiply_adds
+from sparsedet.benchmark.counting import count_call, count_multiply_adds
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.compress import plan_for_targets, plan_to_entries, write_plan
 from sparsedet.compress.calibrate import calibrate_
@@ -24,6 +24,7 @@ from sparsedet.compress.survey import count_parameters
 from sparsedet.detection.config import compact_config, load_config
 from sparsedet.detection.task import DetectionTask
 from sparsedet.exporting.exporter import export_graph
+from sparsedet.modeling import ImageClassifier
 from sparsedet.runtime.detector import Detector
 
 FOLDER = Path(__file__).parent
@@ -187,9 +188,16 @@ def config_values() -> dict[str, dict]:
         model = build_model(cfg)
         counts[path.relative_to(ROOT).as_posix()] = {
             "parameters": count_parameters(model),
-            "multiply_adds": count_multiply_adds(model, 160, 224, 20),
+            "multiply_adds": multiply_adds(model),
         }
     return counts
+
+
+def multiply_adds(model) -> dict[str, int]:
+    if not isinstance(model, ImageClassifier):
+        return count_multiply_adds(model, 160, 224, 20)
+    with torch.no_grad():
+        return {"network": count_call(model.eval().network, torch.zeros(1, 3, 160, 224))[0]}
 
 
 def all_values(folder: Path) -> dict:

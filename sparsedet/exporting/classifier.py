@@ -1,0 +1,143 @@
+"""From a classifier to one ONNX file, or OpenVINO IR, that says how to use it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import __version__
+from ..checkpoint import model_class_names
+from ..errors import InputError
+from ..extras import require
+from ..hooks import plain_attention
+from ..images import find_images, read_image
+from ..modeling import ImageClassifier
+from ..runtime.classifier import Classifier, ClassifierInfo, middle, resize_shorter
+from ..telemetry import require_engine
+from ..weights import check_finite
+from .exporter import OPSET, replacing_files, save_graph
+
+PROBABILITY = 0.001  # the difference that f32 may have
+PRECISIONS = ("f32", "f16")
+
+
+@dataclass(frozen=True)
+class ClassDifference:
+    """How far an exported classifier is from the model, on one picture.
+
+    Attributes:
+        probability: the largest difference of one.
+        same: whether the most probable class is the same.
+    """
+
+    probability: float
+    same: bool
+
+    def __str__(self) -> str:
+        first = "the same class first" if self.same else "another class first"
+        return f"{first}, probabilities within {self.probability:.6f}"
+
+
+class ClassificationGraph(nn.Module):
+    """Input: image (S, S, 3) uint8. Output: probabilities (K,) float32."""
+
+    def __init__(self, model: ImageClassifier):
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        images = self.model.normalize(image.permute(2, 0, 1)[None])
+        return self.model.network(images).softmax(1)[0]
+
+
+def export_classifier(
+    model: ImageClassifier, path: str, precision: str, images: str | None, picture: np.ndarray
+) -> ClassDifference:
+    """As :func:`sparsedet.export`, of a classifier.
+
+    Args:
+        images: a folder or pattern of files, of which the first is compared on.
+        picture: (H, W, 3) uint8, BGR, which is compared on otherwise.
+
+    Raises:
+        InputError: an operator that cannot be exported, a library that is missing, weights that are
+            not finite, or names of the classes that are not known; or, in f32, a file that differs
+            from the model by more than 0.001. Nothing is written then.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"a classifier is exported in {' or '.join(PRECISIONS)}, not {precision}")
+    require("onnx", f"exporting to {path}")
+    if path.endswith(".xml"):
+        require_engine("openvino", f"exporting to {path}")
+    check_finite(f"{path}: not written", model.state_dict())
+    names = model_class_names(model)
+    if not names:
+        raise InputError(f"{path}: the checkpoint does not say the names of its classes")
+    if images is not None:
+        files, problems = find_images([images])
+        if problems:
+            raise InputError(f"images: {problems[0]}")
+        picture = read_image(files[0])
+    info = classifier_info(model, names, precision)
+    graph = ClassificationGraph(model)
+    with replacing_files(path) as temporary, tempfile.TemporaryDirectory() as folder:
+        traced = os.path.join(folder, "model.onnx")
+        _trace(graph, traced, info.size)
+        save_graph(traced, temporary, info)
+        apart = _compare(graph, temporary, info, picture)
+        if precision == "f32" and apart.probability > PROBABILITY:
+            raise InputError(f"{path}: the file differs from the model: nothing was written")
+    return apart
+
+
+def classifier_info(model: ImageClassifier, names: Sequence[str], precision: str) -> ClassifierInfo:
+    """The metadata of a model of :func:`sparsedet.load_model`."""
+    cfg = model.cfg
+    return ClassifierInfo(
+        class_names=list(names),
+        format=model.input_format,
+        shorter_side=cfg.INPUT.MIN_SIZE_TEST,
+        size=cfg.MODEL.CLASSIFIER.SIZE,
+        precision=precision,
+        version=__version__,
+    )
+
+
+def _trace(graph: ClassificationGraph, path: str, size: int) -> None:
+    example = torch.zeros(size, size, 3, dtype=torch.uint8, device=graph.model.device)
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), plain_attention():
+            warnings.simplefilter("ignore")  # of the tracer, on shapes that are always the same
+            torch.onnx.export(
+                graph,
+                (example,),
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=["probabilities"],
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the model cannot be exported: {reason}") from error
+
+
+def _compare(
+    graph: ClassificationGraph, file: str, info: ClassifierInfo, picture: np.ndarray
+) -> ClassDifference:
+    engine = "openvino" if file.endswith(".xml") else "onnxruntime"
+    found = Classifier(file, engine)(picture)
+    pixels = picture if info.format == "BGR" else picture[:, :, ::-1]
+    pixels = np.ascontiguousarray(middle(resize_shorter(pixels, info.shorter_side), info.size))
+    with torch.no_grad():
+        expected = graph(torch.from_numpy(pixels).to(graph.model.device)).cpu().numpy()
+    apart = np.abs(found.probabilities - expected[found.classes]).max()
+    return ClassDifference(float(apart), bool(found.classes[0] == expected.argmax()))

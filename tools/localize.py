@@ -1,0 +1,7 @@
+#!/usr/bin/env python
+"""The same as: sparsedet localize."""
+
+from sparsedet.cli.main import door
+
+if __name__ == "__main__":
+    door("localize")
