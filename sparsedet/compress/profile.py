@@ -6,25 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..hooks import evaluating
-from .candidates import can_fuse, compact_layers, dense_layers
-from .curves import Option, convolution_options, linear_options
+from .candidates import compact_layers, dense_layers
+from .collector import Collector, wanted
+from .curves import Option
 from .fit import ROWS
-from .low_rank import white_variance
-from .moments import Moments
 from .observe import observe
-from .patches import (
-    count_patches,
-    groups_of,
-    split_patches,
-    take_patches,
-    weight_matrix,
-)
 from .plan import can_shrink, choose_layers
 from .sensitivity import Sensitivity
 from .survey import Sample, Survey, count_parameters
@@ -32,9 +23,6 @@ from .task import Task
 
 SEARCHED_PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")
 """Those among which a plan chooses: all but ``columns``, which are ``rows`` turned."""
-
-PATCHES = 4
-"""Patches, as a multiple of the numbers in one; ranking options needs fewer than fitting one."""
 
 MEMORY = 2**31
 """Bytes of statistics that are held at once; beyond, the batches run again for further layers."""
@@ -101,12 +89,12 @@ def profile_layers(
             if name not in survey.read and can_shrink(layers[name], patterns)
         }
         expected = {name: survey.outputs[name] * len(some.batches) for name in layers}
-        sample = Sample(expected, {name: _wanted(layer) for name, layer in layers.items()})
+        sample = Sample(expected, {name: wanted(layer) for name, layer in layers.items()})
         profiles = {}
         with tqdm(desc="planning", total=len(layers), unit="layer", disable=not progress) as bar:
             for names in _groups(layers):
                 collectors = {
-                    name: _Collector(
+                    name: Collector(
                         layers[name], sample, name, sensitivities.get(name, Sensitivity())
                     )
                     for name in names
@@ -119,52 +107,6 @@ def profile_layers(
                     profiles[name] = LayerProfile(survey.outputs[name], options)
                     bar.update()
     return Profile(profiles, count_parameters(model), survey.multiply_adds)
-
-
-class _Collector:
-    """What one layer sees, and then its options."""
-
-    def __init__(self, layer: nn.Module, sample: Sample, name: str, sensitivity: Sensitivity):
-        self.layer, self.sample, self.name = layer, sample, name
-        parts = sensitivity.split(groups_of(layer))
-        weights = weight_matrix(layer.weight).float().chunk(len(parts))
-        self.weights = [part.weigh(weight) for part, weight in zip(parts, weights)]
-        self.centered = layer.bias is not None
-        self.moments = [Moments(self.centered) for _ in parts]
-        self.rows: list[torch.Tensor] = []
-        self.samples = 0
-
-    def collect(self, batch: int, call: int, x: torch.Tensor) -> None:
-        count = count_patches(self.layer, x)
-        patches = take_patches(self.layer, x, self.sample(self.name, batch, call, count))
-        self.samples += len(patches)
-        if isinstance(self.layer, nn.Linear):
-            self.rows.append(patches)
-        else:
-            parts = zip(self.moments, split_patches(self.layer, patches), self.weights)
-            for moments, part, weight in parts:
-                moments.add(part, F.linear(part, weight))
-
-    def options(self, patterns: Sequence[str]) -> list[Option]:
-        if not self.samples:  # it ran on nothing, as a mask head does where nothing is found
-            return [Option(None, self.layer.weight.numel(), 0.0)]
-        if isinstance(self.layer, nn.Linear):
-            x = torch.cat(self.rows)
-            x -= x.mean(0) * self.centered
-            [weight] = self.weights
-            y = F.linear(x, weight)
-            # On the samples, and on white inputs as the fit has them.
-            covariance = y.T @ y + white_variance(x) * (weight @ weight.T)
-            return linear_options(self.layer, covariance)
-        statistics = [moments.statistics() for moments in self.moments]
-        for group, weight in zip(statistics, self.weights):
-            group.regularize_(weight.to(group.xx))
-        fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]
-        return convolution_options(self.layer, list(zip(statistics, self.weights)), fitting)
-
-
-def _wanted(layer: nn.Module) -> int:
-    return ROWS if isinstance(layer, nn.Linear) else max(PATCHES * layer.weight[0].numel(), ROWS)
 
 
 def _groups(layers: dict[str, nn.Module]) -> Iterator[list[str]]:
