@@ -59,6 +59,11 @@ def parse_args() -> argparse.Namespace:
         "--target-latency)",
     )
     parser.add_argument(
+        "--width",
+        action="store_true",
+        help="also leave out channels that one layer alone reads",
+    )
+    parser.add_argument(
         "--weights-alone",
         action="store_true",
         help="do not calibrate; images only serve to plan (for comparison)",
@@ -69,8 +74,10 @@ def parse_args() -> argparse.Namespace:
     given = [target for target, value in args.targets.items() if value is not None]
     if bool(given) == bool(args.plan):
         parser.error("give a target (such as --target-params 12.4x) or a --plan")
-    if args.plan and (args.include or args.exclude or args.no_slower):
-        parser.error("--include, --exclude and --no-slower are for targets, not for a --plan")
+    if args.plan and (args.include or args.exclude or args.no_slower or args.width):
+        parser.error(
+            "--include, --exclude, --no-slower and --width are for targets, not for a --plan"
+        )
     if args.num_images < 1:
         parser.error("--num-images must be at least 1")
     return args
@@ -90,6 +97,7 @@ def main() -> None:
             exclude=args.exclude or [],
             patterns=args.patterns,
             no_slower=args.no_slower,
+            width=args.width,
             calibrate=not args.weights_alone,
             progress=True,
         )

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .candidates import can_fuse
+from .channels import ChannelChoice, channel_blocks
 from .curves import Option, convolution_options, linear_options
 from .fit import ROWS
 from .low_rank import white_variance
-from .moments import Moments
+from .moments import Moments, Statistics
+from .observe import observe
 from .patches import count_patches, groups_of, split_patches, take_patches, weight_matrix
+from .plan import channels_of
 from .sensitivity import Sensitivity
 from .survey import Sample
+from .task import Task
 
 PATCHES = 4
 """Patches, as a multiple of the numbers in one; ranking options needs fewer than fitting one."""
+
+EVERY = 3
+"""And every third batch is enough for it."""
+
+MEMORY = 2**31
+"""Bytes of statistics that are held at once; beyond, the batches run again for further layers."""
 
 
 class Collector:
@@ -26,6 +37,7 @@ class Collector:
 
     def __init__(self, layer: nn.Module, sample: Sample, name: str, sensitivity: Sensitivity):
         self.layer, self.sample, self.name = layer, sample, name
+        self.sensitivity = sensitivity
         parts = sensitivity.split(groups_of(layer))
         weights = weight_matrix(layer.weight).float().chunk(len(parts))
         self.weights = [part.weigh(weight) for part, weight in zip(parts, weights)]
@@ -58,13 +70,72 @@ class Collector:
             # On the samples, and on white inputs as the fit has them.
             covariance = y.T @ y + white_variance(x) * (weight @ weight.T)
             return linear_options(self.layer, covariance)
+        fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]
+        return convolution_options(self.layer, list(zip(self.statistics, self.weights)), fitting)
+
+    @cached_property
+    def statistics(self) -> list[Statistics]:
+        """Of the patches and outputs of each group, regularised."""
+        if isinstance(self.layer, nn.Linear):
+            x = torch.cat(self.rows)
+            self.moments[0].add(x, F.linear(x, self.weights[0]))
         statistics = [moments.statistics() for moments in self.moments]
         for group, weight in zip(statistics, self.weights):
             group.regularize_(weight.to(group.xx))
-        fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]
-        return convolution_options(self.layer, list(zip(statistics, self.weights)), fitting)
+        return statistics
+
+    def channels(self, count: int, most: int) -> ChannelChoice:
+        """Of ``count`` channels of the layer that this one reads, the order in which to keep them.
+
+        Args:
+            most: how many of them to order.
+        """
+        inputs, taps = channels_of(self.layer)[0], self.layer.weight[0, 0].numel()
+        return ChannelChoice(self.statistics[0], channel_blocks(taps, count, inputs), most)
+
+
+def collected(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    outputs: Mapping[str, float],
+    task: Task,
+    sensitivities: Mapping[str, Sensitivity],
+) -> Iterator[tuple[str, Collector]]:
+    """Each layer by name, with what it sees on all batches.
+
+    Args:
+        outputs: how many positions the output of each layer has in one batch.
+    """
+    expected = {name: outputs[name] * len(task.batches) for name in layers}
+    sample = Sample(expected, {name: wanted(layer) for name, layer in layers.items()})
+    for names in _groups(layers):
+        collectors = {
+            name: Collector(layers[name], sample, name, sensitivities.get(name, Sensitivity()))
+            for name in names
+        }
+        visits = {layers[name]: collectors[name].collect for name in names}
+        for _ in observe(model, task.batches, task.forward, visits):
+            pass
+        for name in names:
+            yield name, collectors.pop(name)
 
 
 def wanted(layer: nn.Module) -> int:
     """About how many positions of a layer to look at."""
     return ROWS if isinstance(layer, nn.Linear) else max(PATCHES * layer.weight[0].numel(), ROWS)
+
+
+def _groups(layers: Mapping[str, nn.Module]) -> Iterator[list[str]]:
+    """Consecutive layers whose statistics fit in MEMORY together, or one that does not."""
+    group: list[str] = []
+    held = 0
+    for name, layer in layers.items():
+        size = layer.weight[0].numel()
+        need = 4 * ROWS * size if isinstance(layer, nn.Linear) else 8 * size * size
+        if group and held + need > MEMORY:
+            yield group
+            group, held = [], 0
+        group.append(name)
+        held += need
+    if group:
+        yield group

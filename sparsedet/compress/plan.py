@@ -19,17 +19,32 @@ from .candidates import dense_layers, splits
 class LayerPlan:
     """``pattern`` and the rank of each of its sparse kernels; without pattern, one low rank.
 
-    ``error`` is what a planner expects of the layer by itself: the mean square error of its output,
-    as a share of the output's variance.
+    Attributes:
+        ranks: none for a layer that stays dense and becomes narrower.
+        error: what a planner expects of the layer by itself: the mean square error of its output,
+            as a share of the output's variance.
+        in_channels, out_channels: numbers of channels (or features) of a layer that becomes
+            narrower; None: as many as the dense layer's.
+        channelwise: names of the modules between a layer of fewer outputs and its reader that have
+            numbers of their own for each channel, such as a batch norm, and become narrower too.
     """
 
-    ranks: tuple[int, ...]
+    ranks: tuple[int, ...] = ()
     pattern: str | None = None
     error: float | None = field(default=None, compare=False)
+    in_channels: int | None = None
+    out_channels: int | None = None
+    channelwise: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """``checkerboard 32 + 24``, or ``rank 96``."""
-        return f"{self.pattern or 'rank'} {' + '.join(map(str, self.ranks))}"
+        """``checkerboard 32 + 24``, ``rank 96``, or ``rows 16 + 16, 32 in, 48 out``."""
+        parts = [f"{self.pattern or 'rank'} {' + '.join(map(str, self.ranks))}"]
+        if not self.ranks:
+            parts = ["dense"]
+        for count, side in ((self.in_channels, "in"), (self.out_channels, "out")):
+            if count is not None:
+                parts.append(f"{count} {side}")
+        return ", ".join(parts)
 
 
 Plan = dict[str, LayerPlan]
@@ -38,10 +53,26 @@ Plan = dict[str, LayerPlan]
 
 def compact_weights(layer: nn.Module, entry: LayerPlan) -> int:
     """Weights of what ``layer`` becomes, which are also its multiply-adds per output position."""
+    inputs, outputs = planned_channels(layer, entry)
+    if not entry.ranks:
+        return layer.weight.numel() * inputs * outputs // math.prod(channels_of(layer))
     if isinstance(layer, nn.Linear):
-        return low_rank_weights(layer.in_features, layer.out_features, entry.ranks[0])
+        return low_rank_weights(inputs, outputs, entry.ranks[0])
     kernels = sparse_kernels(entry.pattern, layer.kernel_size)
-    return fusion_weights(layer.in_channels, layer.out_channels, kernels, entry.ranks, layer.groups)
+    return fusion_weights(inputs, outputs, kernels, entry.ranks, layer.groups)
+
+
+def channels_of(layer: nn.Module) -> tuple[int, int]:
+    """Of a convolution, or features of a fully connected layer: (in, out)."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    return layer.in_channels, layer.out_channels
+
+
+def planned_channels(layer: nn.Module, entry: LayerPlan) -> tuple[int, int]:
+    """What ``layer`` will have: (in, out)."""
+    inputs, outputs = channels_of(layer)
+    return entry.in_channels or inputs, entry.out_channels or outputs
 
 
 def can_shrink(layer: nn.Module, patterns: Sequence[str] = tuple(PATTERNS)) -> bool:

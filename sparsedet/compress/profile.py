@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -12,40 +12,69 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..hooks import evaluating
 from .candidates import compact_layers, dense_layers
-from .collector import Collector, wanted
+from .collector import Collector, collected
 from .curves import Option
-from .fit import ROWS
-from .observe import observe
-from .plan import can_shrink, choose_layers
+from .links import Link
+from .plan import can_shrink, channels_of, choose_layers
 from .sensitivity import Sensitivity
-from .survey import Sample, Survey, count_parameters
+from .survey import Survey, count_parameters
 from .task import Task
 
 SEARCHED_PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")
 """Those among which a plan chooses: all but ``columns``, which are ``rows`` turned."""
 
-MEMORY = 2**31
-"""Bytes of statistics that are held at once; beyond, the batches run again for further layers."""
+NARROWER = [k / 8 for k in range(7, 0, -1)]
+"""Shares of the channels that may be kept."""
 
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """``outputs``: output positions in one batch; ``options``: the dense layer first."""
+    """One layer by itself.
+
+    Attributes:
+        outputs: output positions in one batch.
+        options: the dense layer first.
+        channels: (in, out), of a layer that may become narrower or whose reader may.
+    """
 
     outputs: float
     options: list[Option]
+    channels: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class WidthOption:
+    """Some of a layer's output channels are kept.
+
+    Attributes:
+        channels: how many.
+        error: of the reader, which is fitted anew, as in :class:`Option`.
+    """
+
+    channels: int
+    error: float
+
+
+@dataclass(frozen=True)
+class WidthProfile:
+    """How many outputs of a layer its reader does without; ``options``: all of them first."""
+
+    link: Link
+    options: list[WidthOption]
 
 
 @dataclass(frozen=True)
 class Profile:
     """The layers that may be compressed, and the whole model's parameters and multiply-adds.
 
-    Multiply-adds are those of convolutions and fully connected layers in one batch.
+    Multiply-adds are those of convolutions and fully connected layers in one batch. ``widths`` are
+    of the layers that may have fewer outputs.
     """
 
     layers: dict[str, LayerProfile]
     parameters: int
     multiply_adds: float
+    widths: dict[str, WidthProfile] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -58,6 +87,7 @@ def profile_layers(
     sensitivities: Mapping[str, Sensitivity] | None = None,
     progress: bool = False,
     every: int = 1,
+    links: Mapping[str, Link] | None = None,
 ) -> Profile:
     """What compression would do to each layer by itself, on the dense model's own activations.
 
@@ -71,6 +101,7 @@ def profile_layers(
         sensitivities: of layers by name; where there is none, all outputs count alike.
         progress: show a bar.
         every: look at every so many-th batch; what is counted is counted on all.
+        links: of layers that may become narrower, as :func:`find_links` has them.
 
     Raises:
         InputError: a name that matches no layer, or a model that is compressed already.
@@ -79,47 +110,44 @@ def profile_layers(
     if compact:
         raise InputError(f"{compact[0]} is compressed already: plan for the dense model")
     layers = choose_layers(dense_layers(model), include, exclude)
-    some = task.every(every)
-    sensitivities = sensitivities or {}
+    links = {
+        name: link
+        for name, link in (links or {}).items()
+        if name in layers and link.reader in layers
+    }
+    linked = {*links, *(link.reader for link in links.values())}
     with evaluating(model):
         survey = Survey(model, layers, task.batches, task.forward)
         layers = {
             name: layers[name]
             for name in survey.outputs
-            if name not in survey.read and can_shrink(layers[name], patterns)
+            if name not in survey.read and (can_shrink(layers[name], patterns) or name in linked)
         }
-        expected = {name: survey.outputs[name] * len(some.batches) for name in layers}
-        sample = Sample(expected, {name: wanted(layer) for name, layer in layers.items()})
-        profiles = {}
+        producers = {link.reader: name for name, link in links.items()}
+        profiles, widths = {}, {}
         with tqdm(desc="planning", total=len(layers), unit="layer", disable=not progress) as bar:
-            for names in _groups(layers):
-                collectors = {
-                    name: Collector(
-                        layers[name], sample, name, sensitivities.get(name, Sensitivity())
+            for name, collector in collected(
+                model, layers, survey.outputs, task.every(every), sensitivities or {}
+            ):
+                options = collector.options(patterns)
+                profiles[name] = LayerProfile(
+                    survey.outputs[name], options, channels_of(layers[name])
+                )
+                if name in producers and collector.samples:
+                    producer = producers[name]
+                    count = channels_of(layers[producer])[1]
+                    widths[producer] = WidthProfile(
+                        links[producer], _width_options(collector, count)
                     )
-                    for name in names
-                }
-                visits = {layers[name]: collectors[name].collect for name in names}
-                for _ in observe(model, some.batches, task.forward, visits):
-                    pass
-                for name in names:
-                    options = collectors.pop(name).options(patterns)
-                    profiles[name] = LayerProfile(survey.outputs[name], options)
-                    bar.update()
-    return Profile(profiles, count_parameters(model), survey.multiply_adds)
+                bar.update()
+    return Profile(profiles, count_parameters(model), survey.multiply_adds, widths)
 
 
-def _groups(layers: dict[str, nn.Module]) -> Iterator[list[str]]:
-    """Consecutive layers whose statistics fit in MEMORY together, or one that does not."""
-    group: list[str] = []
-    held = 0
-    for name, layer in layers.items():
-        size = layer.weight[0].numel()
-        need = 4 * ROWS * size if isinstance(layer, nn.Linear) else 8 * size * size
-        if group and held + need > MEMORY:
-            yield group
-            group, held = [], 0
-        group.append(name)
-        held += need
-    if group:
-        yield group
+def _width_options(collector: Collector, channels: int) -> list[WidthOption]:
+    """What a layer loses with fewer and fewer of the channels that it reads."""
+    counts = sorted({int(share * channels) for share in NARROWER} - {0}, reverse=True)
+    options = [WidthOption(channels, 0.0)]
+    if counts:
+        errors = collector.channels(channels, counts[0]).errors(counts)
+        options += [WidthOption(*pair) for pair in zip(counts, errors)]
+    return options
