@@ -67,6 +67,7 @@ def calibrate_(
         layers.setdefault(name, layer)
     sensitivities = sensitivities or {}
     parameters = count_parameters(model)
+    modes = {module: module.training for module in model.modules()}
     with evaluating(model):
         survey = Survey(model, layers, task.batches, task.forward)
         _check_not_read(survey)
@@ -102,6 +103,8 @@ def calibrate_(
             raise
         finally:
             passes.bar.close()
+    for old, new in [*narrow.channelwise.items(), *((layers[name], twins[name]) for name in twins)]:
+        _take_modes(new, old, modes)
     results = {
         name: _layer_result(name, layers[name], plan, survey, fits)
         for name in _in_order(plan, survey)
@@ -126,6 +129,15 @@ def project_(model: nn.Module, plan: Plan, task: Task) -> Result:
         weights = layers[name].weight.numel(), compact_weights(layers[name], plan[name])
         results[name] = LayerResult(plan[name], weights, survey.outputs.get(name, 0.0))
     return _result(results, parameters, model, survey, task)
+
+
+def _take_modes(new: nn.Module, old: nn.Module, modes: Mapping[nn.Module, bool]) -> None:
+    """The training modes of a module, and of a norm or activation inside of it."""
+    new.train(modes[old])
+    inside = dict(new.named_modules())
+    for name, module in old.named_modules():
+        if name in inside:
+            inside[name].training = modes[module]
 
 
 def _check_not_read(survey: Survey) -> None:

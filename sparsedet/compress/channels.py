@@ -28,44 +28,53 @@ class ChannelChoice:
 
     def __init__(self, statistics: Statistics, blocks: torch.Tensor, most: int):
         self.statistics, self.blocks = statistics, blocks
-        columns = blocks.flatten()
-        size = blocks.shape[1]
-        # Float32 is enough to choose by; the weights are solved for in float64.
+        columns, size = blocks.flatten(), blocks.shape[1]
+        # Float32 is enough to choose by. Rows are the numbers of a patch, channel by channel.
         xx = statistics.xx.float()[columns][:, columns]
-        left = statistics.yx.float()[:, columns].unflatten(1, blocks.shape)
-        inner = xx.unflatten(0, blocks.shape).unflatten(2, blocks.shape)
-        inner = inner.diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
+        left = statistics.yx.float().T[columns]  # what is not explained yet
+        inner = torch.stack([xx[i : i + size, i : i + size] for i in range(0, len(xx), size)])
         floor = torch.eye(size).to(xx) * xx.diagonal().mean() * torch.finfo(xx.dtype).eps * 10
-        factor = xx.new_zeros(len(columns), most * size)
+        factor = xx.new_zeros(most * size, len(xx))
         self.order: list[int] = []
         for step in range(most):
             roots = torch.linalg.cholesky_ex(inner + floor).L
-            solved = torch.linalg.solve_triangular(roots, left.permute(1, 2, 0), upper=False)
-            gains = solved.square().sum((1, 2)).nan_to_num(-1.0)
+            parts = left.unflatten(0, blocks.shape)
+            gains = (torch.cholesky_inverse(roots) * (parts @ parts.mT)).sum((1, 2))
+            gains = gains.nan_to_num(-1.0)
             gains[self.order] = -1.0
             best = int(gains.argmax())
             self.order.append(best)
             rows = slice(best * size, (best + 1) * size)
-            done = factor[:, : step * size]
-            column = xx[:, rows] - done @ done[rows].T
-            column = torch.linalg.solve_triangular(roots[best], column.T, upper=False).T
-            factor[:, step * size : (step + 1) * size] = column
-            parts = column.unflatten(0, blocks.shape)
-            left -= torch.einsum("ko,nbk->onb", solved[best], parts)
-            inner -= parts @ parts.transpose(1, 2)
+            done = factor[: step * size]
+            row = torch.addmm(xx[rows], done[:, rows].T, done, alpha=-1)
+            row = torch.linalg.solve_triangular(roots[best], row, upper=False)
+            explained = torch.linalg.solve_triangular(roots[best], parts[best], upper=False)
+            factor[step * size : (step + 1) * size] = row
+            left.addmm_(row.T, explained, alpha=-1)
+            spread = row.T.unflatten(0, blocks.shape)
+            inner -= spread @ spread.mT
 
-    def weights(self, count: int) -> torch.Tensor:
+    def weights(self, count: int, dtype: torch.dtype = torch.double) -> torch.Tensor:
         """(C, D): the best weights for the first ``count`` channels, zero for all others."""
         columns = self.blocks[sorted(self.order[:count])].flatten()
-        xx = self.statistics.xx[columns][:, columns]
-        root = torch.linalg.cholesky(xx)
-        weight = torch.zeros_like(self.statistics.yx)
-        weight[:, columns] = torch.cholesky_solve(self.statistics.yx[:, columns].T, root).T
+        xx = self.statistics.xx[columns][:, columns].to(dtype)
+        yx = self.statistics.yx.to(dtype)
+        weight = torch.zeros_like(yx)
+        solved = torch.cholesky_solve(yx[:, columns].T, torch.linalg.cholesky(xx))
+        weight[:, columns] = solved.T
         return weight
 
     def errors(self, counts: Sequence[int]) -> list[float]:
         """Mean square error with so many channels, as a share of the variance of the outputs."""
-        return [self.statistics.error(self.weights(count)) for count in counts]
+        known = self.statistics
+        errors = []
+        for count in counts:
+            weight = self.weights(count, torch.float)
+            # As known.error(weight), of which it is the least.
+            error = known.yy - (weight * known.yx).sum()
+            error -= known.ridge * (weight - known.prior).square().sum()
+            errors.append((error / known.variance.clamp(min=1e-300)).clamp(min=0).item())
+        return errors
 
 
 def channel_blocks(taps: int, channels: int, inputs: int) -> torch.Tensor:
