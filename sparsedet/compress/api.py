@@ -6,6 +6,7 @@ import copy
 
 from torch import nn
 
+from ..hooks import evaluating
 from ..latency import compare_latency
 from .calibrate import calibrate_, project_
 from .entries import plan_to_entries
@@ -55,16 +56,17 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
     else:
         result = project_(compact, plan, task)
     task.finish(compact)
-    latency = compare_latency(
-        {
-            "dense": lambda batch: task.forward(model, batch),
-            "compact": lambda batch: task.forward(compact, batch),
-        },
-        task.batches[:TIMED],
-        rounds=5,
-        warmup=1,
-        progress=progress,
-    )
+    with evaluating(model), evaluating(compact):
+        latency = compare_latency(
+            {
+                "dense": lambda batch: task.forward(model, batch),
+                "compact": lambda batch: task.forward(compact, batch),
+            },
+            task.batches[:TIMED],
+            rounds=5,
+            warmup=1,
+            progress=progress,
+        )
     for name in times:
         result.layers[name].milliseconds = times[name]
     result.milliseconds = latency["dense"].median, latency["compact"].median

@@ -23,7 +23,7 @@ from .sensitivity import Sensitivity
 from .surgery import compact_twin, planned_layers, replace_modules, sparsify_
 from .survey import Sample, Survey, count_parameters
 from .task import Task
-from .widths import narrow_layers
+from .widths import narrow_layers, with_readers
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +55,16 @@ def calibrate_(
         task: what to calibrate on, and which layers give the answers.
         sensitivities: of layers by name; where there is none, all outputs count alike.
         progress: show a bar.
-        links: of the layers that become narrower, as :func:`with_readers` gives them.
+        links: of the layers that become narrower, where :func:`with_readers` has found them.
 
     Raises:
         InputError: the plan does not fit the model, or activations are not finite. The model is
             then as it was, and also after an interruption.
         ValueError: ``task.forward`` does not call a layer in the same way each time.
     """
-    layers = planned_layers(model, plan)
-    for name, layer in planned_layers(model, task.answers(model)).items():
-        layers.setdefault(name, layer)
+    if links is None:
+        plan, links = with_readers(plan, model, task)
+    layers = planned_layers(model, [*plan, *task.answers(model)])
     sensitivities = sensitivities or {}
     parameters = count_parameters(model)
     modes = {module: module.training for module in model.modules()}
@@ -72,22 +72,21 @@ def calibrate_(
         survey = Survey(model, layers, task.batches, task.forward)
         _check_not_read(survey)
         check_positions(model, layers, task)
-        narrow = narrow_layers(model, plan, links or {}, task, sensitivities)
+        narrow = narrow_layers(model, plan, links, task, sensitivities)
         starts = {**layers, **narrow.starts}
         twins = {
             name: compact_twin(start, plan.get(name, LayerPlan()), project=True)
             for name, start in starts.items()
         }
-        fits = {}
-        for name in survey.outputs:
-            sensitivity = sensitivities.get(name, Sensitivity())
-            if name in narrow.kept:
-                sensitivity = sensitivity.narrow(narrow.kept[name])
-            fits[name] = layer_fit(starts[name], twins[name], sensitivity)
+        metrics = {**sensitivities, **narrow.sensitivities(sensitivities)}
+        fits = {
+            name: layer_fit(starts[name], twins[name], metrics.get(name, Sensitivity()))
+            for name in survey.outputs
+        }
         fits = {name: fit for name, fit in fits.items() if fit}
         passes = _Passes(model, layers, fits, survey, task, progress)
         narrower = {layers[name]: start for name, start in narrow.starts.items()}
-        narrower.update(narrow.channelwise)
+        narrower |= narrow.channelwise
         try:
             passes.run_dense(narrow.targets)
             # Those to come are narrow already, so that the model runs after each fit.

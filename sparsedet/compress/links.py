@@ -47,7 +47,11 @@ def find_links(model: nn.Module, task: Task) -> tuple[dict[str, Link], dict[str,
     answers = set(task.answers(model))
     links, reasons = {}, {}
     with evaluating(model):
-        reads, returned = _direct_reads(model, layers, task)
+        try:
+            reads, returned = _direct_reads(model, layers, task)
+        except RuntimeError as error:  # of a model that no gradient goes through
+            reason = f"what reads it cannot be followed: {str(error).splitlines()[0]}"
+            return {}, dict.fromkeys(layers, reason)
         never = [name for name in layers if name not in reads]
         for name, layer in layers.items():
             readers = [reader for reader in layers if name in reads.get(reader, ())]
@@ -138,7 +142,7 @@ def _direct_reads(
 
     with attached(hooks()), torch.enable_grad():
         given = task.forward(model, task.batches[0])
-    return reads, _sources(tensors_in(given), outputs)
+        return reads, _sources(tensors_in(given), outputs)
 
 
 def _sources(

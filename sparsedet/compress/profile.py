@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -149,5 +150,6 @@ def _width_options(collector: Collector, channels: int) -> list[WidthOption]:
     options = [WidthOption(channels, 0.0)]
     if counts:
         errors = collector.channels(channels, counts[0]).errors(counts)
+        errors = np.maximum.accumulate(errors).tolist()  # but for rounding they are so already
         options += [WidthOption(*pair) for pair in zip(counts, errors)]
     return options

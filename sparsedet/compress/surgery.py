@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -50,7 +50,7 @@ def sparsify_(model: nn.Module, plan: Plan, project: bool = True) -> nn.Module:
     return model
 
 
-def planned_layers(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:
+def planned_layers(model: nn.Module, plan: Collection[str]) -> dict[str, nn.Module]:
     """The dense layer of each name in ``plan``.
 
     Raises:

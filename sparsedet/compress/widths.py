@@ -83,6 +83,10 @@ class Narrowing:
     kept: dict[str, torch.Tensor]
     channelwise: dict[nn.Module, nn.Module]
 
+    def sensitivities(self, dense: Mapping[str, Sensitivity]) -> dict[str, Sensitivity]:
+        """Of the outputs that are kept, from those of all."""
+        return {n: dense[n].narrow(kept) for n, kept in self.kept.items() if n in dense}
+
 
 @torch.no_grad()
 def narrow_layers(
