@@ -121,7 +121,7 @@ def test_mixtures_of_other_channels_cost_nothing(little_ridge):
         model[0].weight.copy_((mixing @ torch.randn(5, 27).double()).view(12, 3, 3, 3))
     dense, images = copy.deepcopy(model), [x.double() for x in _images(40)]
     calibrate_(model, {"0": LayerPlan(out_channels=5)}, Task(images))
-    assert _error(model, dense, [x.double() for x in _images(3, seed=1)]) < 1e-8
+    assert _error(model, dense, [x.double() for x in _images(3, seed=1)]) < 1e-6
 
 
 def test_the_reader_is_the_least_squares_solution(little_ridge):
