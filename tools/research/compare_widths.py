@@ -4,10 +4,10 @@
     python tools/research/compare_widths.py --config-file dense/config.yaml \\
         --weights dense/model_final.pth --images photos --ratio 4 --output widths.md
 
-A pair is a layer whose output one other layer alone reads, and that layer. Both together are planned
-to --ratio times fewer multiply-adds, once by ranks alone and once by ranks and channels, and are
-calibrated on half of the images. The error is that of the second layer's output on the others, all
-else in the trunk being dense.
+A pair is a layer whose output one other layer alone reads, and that layer. Both together are
+planned to --ratio times fewer multiply-adds, once by ranks alone and once by ranks and channels,
+and are calibrated on half of the images. The error is that of the second layer's output on the
+others, all else in the trunk being dense.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from sparsedet.detection.images import load_images
 from sparsedet.detection.load import load_model
 from sparsedet.errors import InputError
 from sparsedet.files import replacing
+from sparsedet.hooks import attached
 from sparsedet.reports.tables import pipe_table
 
 LEGEND = """\
@@ -74,18 +75,18 @@ def unseen_error(
     compact = copy.deepcopy(trunk)
     calibrate_(compact, plan, seen, links=links)
     outputs: list[torch.Tensor] = []
-    for model in (trunk, compact):
-        model.get_submodule(reader).register_forward_hook(lambda m, args, y: outputs.append(y))
     wrong = total = 0.0
-    for batch in unseen.batches:
-        outputs.clear()
-        unseen.forward(trunk, batch)
-        unseen.forward(compact, batch)
-        dense, fitted = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
-        for y, z in zip(dense, fitted):
-            wrong += (y - z).square().sum().item()
-            total += y.square().sum().item()
-    trunk.get_submodule(reader)._forward_hooks.clear()
+    layers = [network.get_submodule(reader) for network in (trunk, compact)]
+    keep = (m.register_forward_hook(lambda m, args, y: outputs.append(y.clone())) for m in layers)
+    with attached(keep):
+        for batch in unseen.batches:
+            outputs.clear()
+            unseen.forward(trunk, batch)
+            unseen.forward(compact, batch)
+            calls = len(outputs) // 2
+            for y, z in zip(outputs[:calls], outputs[calls:]):
+                wrong += (y - z).square().sum().item()
+                total += y.square().sum().item()
     return wrong / total
 
 
