@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -28,16 +28,31 @@ PATCHES = 4
 EVERY = 3
 """And every third batch is enough for it."""
 
+HELD_OUT = 4
+"""Of so many batches one only tells how well channels are chosen on the others."""
+
 MEMORY = 2**31
 """Bytes of statistics that are held at once; beyond, the batches run again for further layers."""
 
 
 class Collector:
-    """What one layer sees, and then its options."""
+    """What one layer sees, and then its options.
 
-    def __init__(self, layer: nn.Module, sample: Sample, name: str, sensitivity: Sensitivity):
+    Args:
+        holds_out: keep some batches out of the statistics, for :meth:`channel_errors`.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        sample: Sample,
+        name: str,
+        sensitivity: Sensitivity,
+        holds_out: bool = False,
+    ):
         self.layer, self.sample, self.name = layer, sample, name
-        self.sensitivity = sensitivity
+        self.sensitivity, self.holds_out = sensitivity, holds_out
+        self.held_out: list[torch.Tensor] = []
         parts = sensitivity.split(groups_of(layer))
         weights = weight_matrix(layer.weight).float().chunk(len(parts))
         self.weights = [part.weigh(weight) for part, weight in zip(parts, weights)]
@@ -50,6 +65,9 @@ class Collector:
         """A visit, as :func:`observe` makes it."""
         count = count_patches(self.layer, x)
         patches = take_patches(self.layer, x, self.sample(self.name, batch, call, count))
+        if self.holds_out and batch % HELD_OUT == 1:
+            self.held_out.append(patches)
+            return
         self.samples += len(patches)
         if isinstance(self.layer, nn.Linear):
             self.rows.append(patches)
@@ -93,6 +111,22 @@ class Collector:
         inputs, taps = channels_of(self.layer)[0], self.layer.weight[0, 0].numel()
         return ChannelChoice(self.statistics[0], channel_blocks(taps, count, inputs), most)
 
+    def channel_errors(self, choice: ChannelChoice, counts: Sequence[int]) -> list[float]:
+        """What is lost with so many channels, as a share of the variance of the outputs.
+
+        On the batches that were held out: fitted to windows of many channels, a layer does better
+        on what it was fitted to. Only where there is a single batch it is measured on that.
+        """
+        if not sum(map(len, self.held_out)):
+            return choice.errors(counts)
+        x, known = torch.cat(self.held_out), choice.statistics
+        y = F.linear(x, self.weights[0])
+        variance = (y - y.mean(0)).square().sum().clamp(min=1e-30)
+        if self.centered:
+            x, y = x - known.x.to(x), y - known.y.to(y)
+        weights = (choice.weights(count, x.dtype) for count in counts)
+        return [((y - F.linear(x, w)).square().sum() / variance).item() for w in weights]
+
 
 def collected(
     model: nn.Module,
@@ -100,17 +134,25 @@ def collected(
     outputs: Mapping[str, float],
     task: Task,
     sensitivities: Mapping[str, Sensitivity],
+    hold_out: Collection[str] = (),
 ) -> Iterator[tuple[str, Collector]]:
     """Each layer by name, with what it sees on all batches.
 
     Args:
         outputs: how many positions the output of each layer has in one batch.
+        hold_out: layers that keep some batches out of their statistics.
     """
     expected = {name: outputs[name] * len(task.batches) for name in layers}
     sample = Sample(expected, {name: wanted(layer) for name, layer in layers.items()})
     for names in _groups(layers):
         collectors = {
-            name: Collector(layers[name], sample, name, sensitivities.get(name, Sensitivity()))
+            name: Collector(
+                layers[name],
+                sample,
+                name,
+                sensitivities.get(name, Sensitivity()),
+                name in hold_out,
+            )
             for name in names
         }
         visits = {layers[name]: collectors[name].collect for name in names}

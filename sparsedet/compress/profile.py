@@ -128,7 +128,7 @@ def profile_layers(
         profiles, widths = {}, {}
         with tqdm(desc="planning", total=len(layers), unit="layer", disable=not progress) as bar:
             for name, collector in collected(
-                model, layers, survey.outputs, task.every(every), sensitivities or {}
+                model, layers, survey.outputs, task.every(every), sensitivities or {}, producers
             ):
                 options = collector.options(patterns)
                 profiles[name] = LayerProfile(
@@ -149,7 +149,7 @@ def _width_options(collector: Collector, channels: int) -> list[WidthOption]:
     counts = sorted({int(share * channels) for share in NARROWER} - {0}, reverse=True)
     options = [WidthOption(channels, 0.0)]
     if counts:
-        errors = collector.channels(channels, counts[0]).errors(counts)
-        errors = np.maximum.accumulate(errors).tolist()  # but for rounding they are so already
+        choice = collector.channels(channels, counts[0])
+        errors = np.maximum.accumulate(collector.channel_errors(choice, counts)).tolist()
         options += [WidthOption(*pair) for pair in zip(counts, errors)]
     return options

@@ -98,7 +98,7 @@ def narrow_layers(
 ) -> Narrowing:
     """Choose the channels that are kept, on the dense model's own activations.
 
-    The choice for one layer knows nothing of the others', and is the one that planning saw.
+    The choice for one layer knows nothing of the others'.
     """
     names = [name for name, entry in plan.items() if entry.out_channels is not None]
     targets = {n: model.get_submodule(n) for n, entry in plan.items() if is_narrower(entry)}
