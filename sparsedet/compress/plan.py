@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..kernels import PATTERNS, fusion_weights, low_rank_weights, sparse_kernels
-from .candidates import dense_layers, splits
+from .candidates import splits
 
 
 @dataclass(frozen=True)
@@ -125,61 +125,6 @@ def matching_names(glob: str, modules: Mapping[str, nn.Module]) -> list[str]:
     return names
 
 
-def uniform_plan(
-    model: nn.Module,
-    pattern: str,
-    ratio: float,
-    include: Sequence[str] = ("*",),
-    exclude: Sequence[str] = (),
-    scope: str = "",
-    windows_only: bool = False,
-) -> Plan:
-    """Every layer at one ratio, where that makes it smaller.
-
-    Convolutions get ranks ``out_channels / ratio``. What the pattern does not split, and 1x1
-    convolutions and fully connected layers, are one kernel whose rank is the smaller of their two
-    numbers of channels by ``ratio``: half the size at a ratio of 4, if not less. ``windows_only``
-    leaves out whatever the pattern does not split.
-
-    ``include`` and ``exclude`` are shell-style patterns of names in the whole model, of which
-    ``model`` is the part at ``scope`` ("backbone."). One that lies in the scope and matches no
-    layer is an error.
-
-    Raises:
-        InputError: unknown pattern, a ratio that is not positive, a name that matches nothing.
-    """
-    layers = {
-        scope + name: layer
-        for name, layer in dense_layers(model).items()
-        if isinstance(layer, nn.Conv2d) or not windows_only
-    }
-    plan = {}
-    for name, layer in choose_layers(layers, include, exclude, scope).items():
-        if not windows_only:
-            entry = _uniform_entry(name, layer, pattern, ratio)
-        elif pattern not in PATTERNS or splits(pattern, layer.kernel_size):
-            entry = ratio_plan(name, layer, pattern, ratio)
-        else:
-            continue
-        if can_shrink(layer) and compact_weights(layer, entry) < layer.weight.numel():
-            plan[name[len(scope) :]] = entry
-    return plan
-
-
-def _uniform_entry(name: str, layer: nn.Module, pattern: str, ratio: float) -> LayerPlan:
-    outputs, inputs = layer.weight.shape[:2]
-    if isinstance(layer, nn.Linear):
-        _check_ratio(name, ratio)
-        return LayerPlan((max(1, round(min(inputs, outputs) / ratio)),))
-    if layer.weight[0, 0].numel() > 1 and (
-        pattern not in PATTERNS or splits(pattern, layer.kernel_size)
-    ):
-        return ratio_plan(name, layer, pattern, ratio)
-    _check_ratio(name, ratio)
-    per_group = max(1, round(min(inputs, outputs // layer.groups) / ratio))
-    return LayerPlan((per_group * layer.groups,), "whole")
-
-
 def ratio_plan(name: str, conv: nn.Conv2d, pattern: str, ratio: float) -> LayerPlan:
     """Every sparse kernel of the pattern at rank ``out_channels / ratio``.
 
@@ -187,7 +132,7 @@ def ratio_plan(name: str, conv: nn.Conv2d, pattern: str, ratio: float) -> LayerP
         InputError: a pattern that does not exist or fit, a ratio that is not positive; of ``name``.
     """
     check_pattern(name, conv, pattern)
-    _check_ratio(name, ratio)
+    check_ratio(name, ratio)
     least = conv.out_channels / largest_rank(conv)
     if ratio < least:
         raise InputError(f"plan entry {name!r}: ratio {ratio!r} is below the least, {least:.3g}")
@@ -196,7 +141,8 @@ def ratio_plan(name: str, conv: nn.Conv2d, pattern: str, ratio: float) -> LayerP
     return LayerPlan((per_group * conv.groups,) * count, pattern)
 
 
-def _check_ratio(name: str, ratio: float) -> None:
+def check_ratio(name: str, ratio: float) -> None:
+    """Raise InputError, of ``name``, unless the ratio is a positive number."""
     if not isinstance(ratio, (int, float)) or not 0 < ratio < math.inf:
         raise InputError(f"plan entry {name!r}: ratio must be a positive number, not {ratio!r}")
 
