@@ -57,7 +57,7 @@ def find_links(model: nn.Module, task: Task) -> tuple[dict[str, Link], dict[str,
             readers = [reader for reader in layers if name in reads.get(reader, ())]
             reason = _why_not(name, layer, layers, readers, reads, returned, answers)
             if never:  # it may read anything
-                reason = f"{never[0]} does not run on the first image, and may read it"
+                reason = f"{never[0]} sees nothing of the first image, and may read it"
             if reason:
                 reasons[name] = reason
                 continue
@@ -132,7 +132,8 @@ def _direct_reads(
 
     def look(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         x = first_argument(args, kwargs)
-        reads.setdefault(name, set()).update(_sources([x], outputs))
+        if x.numel():  # with nothing to see, nothing is shown
+            reads.setdefault(name, set()).update(_sources([x], outputs))
 
     def hooks() -> Iterator[Any]:
         for name, module in (layers | between).items():

@@ -172,4 +172,19 @@ def test_a_layer_that_did_not_run_may_read_anything():
     model = _Net()
     model.spare = nn.Conv2d(8, 8, 1)
     links, reasons = _links(model)
-    assert links == {} and "spare does not run" in reasons["first"]
+    assert links == {} and "spare sees nothing" in reasons["first"]
+
+
+def test_a_head_that_finds_nothing_shows_nothing():
+    class Net(_Net):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            a = self.first(x)
+            rows = a.movedim(1, -1)[a.amax(1) > 1e6]  # none
+            return self.head(self.second(a)), self.fc2(self.fc1(rows))
+
+    links, reasons = _links(Net())
+    assert links == {} and "fc1 sees nothing" in reasons["first"]
