@@ -81,6 +81,15 @@ def test_exported_and_optimized(narrow, photos, tmp_path):
     assert found.scores.numpy() == pytest.approx(expected.scores.numpy(), abs=1e-4)
 
 
+def test_quantized(narrow, photos, tmp_path):
+    model, _, _ = narrow
+    export(model, tmp_path / "narrow.onnx", precision="int8", images=photos)
+    image = np.array(Image.open(photos / "1.png"))[:, :, ::-1].copy()
+    found = Detector(tmp_path / "narrow.onnx")(image)
+    expected = Predictor.of(model)(image)["instances"]
+    assert found.scores[0] == pytest.approx(expected.scores[0].item(), abs=0.1)
+
+
 def test_a_plan_that_narrows_what_several_layers_read(kitchen, photos):
     model = load_model(kitchen / "config.yaml", kitchen / "model.pth")
     for name in ("backbone.conv5_2", "proposal_generator.rpn_head.conv"):
