@@ -49,9 +49,18 @@ def plan_for_targets(
             raise ValueError(f"unknown target {unit!r}; one of {', '.join(known)}")
         if not (isinstance(factor, (int, float)) and 1 <= factor < math.inf):
             raise InputError(f"target {unit} {factor}: must be a factor of at least 1")
-    search = _Search(profile, {unit: known[unit] for unit in targets}, targets)
+    costs = {unit: known[unit] for unit in targets}
+    search = _Search(profile, costs, targets)
     search.shrink()
     search.give_back()
+    if profile.widths:  # a first step by width may lead to less than one by rank
+        ranks = _Search(replace(profile, widths={}), costs, targets)
+        try:
+            ranks.shrink()
+        except InputError:  # they are out of reach without
+            return search.plan()
+        ranks.give_back()
+        search = min(search, ranks, key=_Search.loss)
     return search.plan()
 
 
@@ -119,6 +128,10 @@ class _Search:
             if entry != LayerPlan():
                 plan[name] = entry
         return plan
+
+    def loss(self) -> float:
+        """Of all layers together."""
+        return sum(map(_loss, self.chosen.values()))
 
     def shrink(self) -> None:
         """Until no target is missed."""
