@@ -1,6 +1,8 @@
 """Layers with fewer channels: exact where that can be, under one budget, undone on errors."""
 
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -319,3 +321,19 @@ def test_entries_are_read_as_they_are_written(tmp_path):
     assert resolve_plan(_chain(), read_plan(str(tmp_path / "plan.yaml"))) == plan
     assert entries["0"] == {"out_channels": 8, "channelwise": ["1"], "before": 432, "after": 216}
     assert entries["7"]["after"] == 5 * (48 + 24)
+
+
+def test_a_width_is_planned_only_where_it_is_no_worse(profile):
+    """By the planner's own measure, whatever the greedy steps were."""
+
+    def loss(plan):
+        errors = [entry.error or 0.0 for entry in plan.values()]
+        for name, width in profile.widths.items():
+            kept = name in plan and plan[name].out_channels
+            errors += [o.error for o in width.options if o.channels == kept]
+        return -sum(math.log1p(-error) for error in errors)
+
+    ranks = replace(profile, widths={})
+    for factor in (1.3, 2, 4, 8):
+        plans = [plan_for_targets(some, {"flops": factor}) for some in (profile, ranks)]
+        assert loss(plans[0]) <= loss(plans[1]) + 1e-9
