@@ -35,6 +35,7 @@ def compress_(
     exclude: Sequence[str] = (),
     patterns: Sequence[str] = SEARCHED_PATTERNS,
     no_slower: bool = False,
+    width: bool = False,
     calibrate: bool = True,
     progress: bool = False,
 ) -> Result:
@@ -69,6 +70,8 @@ def compress_(
         patterns: the sparse kernels among which targets choose, layer by layer.
         no_slower: let no layer become slower on this machine, as it is with ``latency``. Where the
             targets cannot be met otherwise the rule is dropped, and ``result.notes`` says so.
+        width: targets may also leave out channels of a layer's output, where one other layer alone
+            reads them; that one is fitted to do without.
         calibrate: False projects the weights alone, for comparison.
         progress: show bars.
 
@@ -87,6 +90,7 @@ def compress_(
         exclude=exclude,
         patterns=patterns,
         no_slower=no_slower,
+        width=width,
         calibrate=calibrate,
     )
     if not isinstance(model, nn.Module):

@@ -68,6 +68,11 @@ def parse_args() -> argparse.Namespace:
         "--target-latency)",
     )
     parser.add_argument(
+        "--width",
+        action="store_true",
+        help="also leave out channels that one layer alone reads",
+    )
+    parser.add_argument(
         "--weights-alone",
         action="store_true",
         help="do not calibrate; images only serve to plan (for comparison)",
@@ -78,8 +83,8 @@ def parse_args() -> argparse.Namespace:
     given = [target for target, value in args.targets.items() if value is not None]
     if bool(given) + bool(args.plan) + bool(args.uniform) != 1:
         parser.error("give a target (such as --target-params 12.4x), --uniform or a --plan")
-    if not given and (args.include or args.exclude or args.no_slower):
-        parser.error("--include, --exclude and --no-slower are for targets")
+    if not given and (args.include or args.exclude or args.no_slower or args.width):
+        parser.error("--include, --exclude, --no-slower and --width are for targets")
     if args.num_images < 1:
         parser.error("--num-images must be at least 1")
     return args
@@ -107,6 +112,7 @@ def main() -> None:
             exclude=args.exclude or [],
             patterns=args.patterns or SEARCHED_PATTERNS,
             no_slower=args.no_slower,
+            width=args.width,
             calibrate=not args.weights_alone,
             progress=True,
         )

@@ -6,7 +6,7 @@ from typing import Any
 from .api import compress_
 from .curves import Option
 from .entries import plan_to_entries, read_plan, resolve_plan, write_plan
-from .plan import LayerPlan, Plan, uniform_plan
+from .plan import LayerPlan, Plan
 from .profile import LayerProfile, Profile
 from .projection import project_convolution, project_linear
 from .request import Request
@@ -16,7 +16,7 @@ from .surgery import sparsify_
 from .survey import count_parameters
 from .targets import Cost, plan_for_targets
 from .task import Task
-from .uniform import even_plan
+from .uniform import even_plan, uniform_plan
 
 __all__ = [
     "Cost",

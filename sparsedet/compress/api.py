@@ -17,6 +17,7 @@ from .result import Result
 from .sensitivity import Sensitivity, unweighed
 from .surgery import replace_modules
 from .task import Task
+from .widths import with_readers
 
 TIMED = 2  # batches on which the whole model is timed, before and after
 
@@ -46,12 +47,13 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
     if plan is None:
         plan, more = make_plan(model, task, request, sensitivities, progress)
         notes += more
+    plan, links = with_readers(plan, model, task)
     entries = plan_to_entries(plan, model)
     times = time_layers(model, plan, task, progress)
 
     compact = copy.deepcopy(model)  # the model itself changes last, all at once
     if request.calibrate:
-        result = calibrate_(compact, plan, task, sensitivities, progress)
+        result = calibrate_(compact, plan, task, sensitivities, progress, links)
     else:
         result = project_(compact, plan, task)
     task.finish(compact)
@@ -69,7 +71,8 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
     for name in times:
         result.layers[name].milliseconds = times[name]
     result.milliseconds = latency["dense"].median, latency["compact"].median
-    changed = {*plan, *task.answers(model)}
+    between = (name for entry in plan.values() for name in entry.channelwise)
+    changed = {*plan, *task.answers(model), *between}
     replace_modules(
         model, {model.get_submodule(name): compact.get_submodule(name) for name in changed}
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping
 
@@ -13,9 +12,10 @@ from tqdm import tqdm
 from ..errors import InputError
 from ..hooks import evaluating
 from .fit import Fit, layer_fit
+from .links import Link
 from .observe import observe
 from .patches import count_patches, outputs_at, take_patches
-from .plan import Plan, compact_weights
+from .plan import LayerPlan, Plan, compact_weights
 from .positions import check_positions
 from .replay import Replay
 from .result import LayerResult, Result
@@ -23,6 +23,7 @@ from .sensitivity import Sensitivity
 from .surgery import compact_twin, planned_layers, replace_modules, sparsify_
 from .survey import Sample, Survey, count_parameters
 from .task import Task
+from .widths import narrow_layers, with_readers
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def calibrate_(
     task: Task,
     sensitivities: Mapping[str, Sensitivity] | None = None,
     progress: bool = False,
+    links: Mapping[str, Link] | None = None,
 ) -> Result:
     """Like :func:`sparsify_`, but each compact layer is fitted to the outputs of the dense model.
 
@@ -42,7 +44,8 @@ def calibrate_(
     really gets, out of layers that are compressed already. All is in closed form, without
     gradients. What is kept: every layer's dense outputs at a sample of positions, and for one layer
     at a time the covariance of the patches there. The layers that give the answers stay dense, and
-    their weights are fitted in the same way.
+    their weights are fitted in the same way. A layer that becomes narrower gives the dense outputs
+    that are kept, and its reader all of its own from these; see :class:`Narrowing`.
 
     The model runs over all batches once, and again for each layer, then only from the layers before
     it, whose outputs are held, as far as that layer; see :class:`Replay`.
@@ -52,40 +55,55 @@ def calibrate_(
         task: what to calibrate on, and which layers give the answers.
         sensitivities: of layers by name; where there is none, all outputs count alike.
         progress: show a bar.
+        links: of the layers that become narrower, where :func:`with_readers` has found them.
 
     Raises:
         InputError: the plan does not fit the model, or activations are not finite. The model is
             then as it was, and also after an interruption.
         ValueError: ``task.forward`` does not call a layer in the same way each time.
     """
-    layers = planned_layers(model, plan)
-    twins = {name: compact_twin(layers[name], plan[name], project=True) for name in plan}
-    for name, layer in planned_layers(model, task.answers(model)).items():
-        if name not in plan:
-            layers[name], twins[name] = layer, copy.deepcopy(layer)
+    if links is None:
+        plan, links = with_readers(plan, model, task)
+    layers = planned_layers(model, [*plan, *task.answers(model)])
     sensitivities = sensitivities or {}
     parameters = count_parameters(model)
+    modes = {module: module.training for module in model.modules()}
     with evaluating(model):
         survey = Survey(model, layers, task.batches, task.forward)
         _check_not_read(survey)
         check_positions(model, layers, task)
+        narrow = narrow_layers(model, plan, links, task, sensitivities)
+        starts = {**layers, **narrow.starts}
+        twins = {
+            name: compact_twin(start, plan.get(name, LayerPlan()), project=True)
+            for name, start in starts.items()
+        }
+        metrics = {**sensitivities, **narrow.sensitivities(sensitivities)}
         fits = {
-            name: layer_fit(layers[name], twins[name], sensitivities.get(name, Sensitivity()))
+            name: layer_fit(starts[name], twins[name], metrics.get(name, Sensitivity()))
             for name in survey.outputs
         }
         fits = {name: fit for name, fit in fits.items() if fit}
         passes = _Passes(model, layers, fits, survey, task, progress)
+        narrower = {layers[name]: start for name, start in narrow.starts.items()}
+        narrower |= narrow.channelwise
         try:
-            passes.run_dense()
+            passes.run_dense(narrow.targets)
+            # Those to come are narrow already, so that the model runs after each fit.
+            replace_modules(model, narrower)
+            passes.layers = starts
             for name in fits:
                 passes.run_up_to(name)
-                replace_modules(model, {layers[name]: twins[name]})
-            replace_modules(model, {layers[name]: twins[name] for name in plan})
+                replace_modules(model, {starts[name]: twins[name]})
+            replace_modules(model, {starts[name]: twins[name] for name in plan})
         except BaseException:
-            replace_modules(model, {twins[name]: layers[name] for name in twins})
+            replace_modules(model, {twins[name]: starts[name] for name in twins})
+            replace_modules(model, {new: old for old, new in narrower.items()})
             raise
         finally:
             passes.bar.close()
+    for old, new in [*narrow.channelwise.items(), *((layers[name], twins[name]) for name in twins)]:
+        _take_modes(new, old, modes)
     results = {
         name: _layer_result(name, layers[name], plan, survey, fits)
         for name in _in_order(plan, survey)
@@ -110,6 +128,15 @@ def project_(model: nn.Module, plan: Plan, task: Task) -> Result:
         weights = layers[name].weight.numel(), compact_weights(layers[name], plan[name])
         results[name] = LayerResult(plan[name], weights, survey.outputs.get(name, 0.0))
     return _result(results, parameters, model, survey, task)
+
+
+def _take_modes(new: nn.Module, old: nn.Module, modes: Mapping[nn.Module, bool]) -> None:
+    """The training modes of a module, and of a norm or activation inside of it."""
+    new.train(modes[old])
+    inside = dict(new.named_modules())
+    for name, module in old.named_modules():
+        if name in inside:
+            inside[name].training = modes[module]
 
 
 def _check_not_read(survey: Survey) -> None:
@@ -154,11 +181,15 @@ class _Passes:
             disable=not progress,
         )
 
-    def run_dense(self) -> None:
-        """Collect the outputs that the compact layers are to give."""
+    def run_dense(self, others: Mapping[str, nn.Module]) -> None:
+        """Collect the outputs that the compact layers are to give.
+
+        Args:
+            others: layers that give these outputs where the model's own give more.
+        """
 
         def visit(name):
-            layer = self.layers[name]
+            layer = others.get(name, self.layers[name])
 
             def collect(batch, call, x):
                 count, patches = self._patches(name, batch, call, x)

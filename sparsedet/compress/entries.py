@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from ..files import replacing
 from ..kernels import sparse_kernels
 from ..yaml_files import read_yaml
 from .candidates import compact_layers, dense_layers, why_it_stays
+from .narrow import is_channelwise
+from .patches import groups_of
 from .plan import (
     LayerPlan,
     Plan,
+    channels_of,
     check_pattern,
     compact_weights,
     largest_rank,
@@ -31,6 +35,9 @@ HEADER = """\
 # of the layer by itself. Edit the plan and give it to sparsedet compress --plan.
 """
 
+WIDTHS = {"in_channels", "out_channels", "channelwise"}
+"""Keys of a layer that becomes narrower, dense or not."""
+
 INFORMATION = {"before", "after", "error"}
 """Keys that tell the reader something and decide nothing."""
 
@@ -43,6 +50,10 @@ def resolve_plan(model: nn.Module, entries: Mapping[str, Mapping]) -> Plan:
     - ``{pattern: checkerboard, ranks: [32, 32]}`` or ``{pattern: checkerboard, ratio: 4}`` (ranks
       ``out_channels / 4``) for a convolution,
     - ``{rank: 96}`` for a fully connected layer.
+
+    Any of them, or an entry of its own, may hold ``out_channels: 32`` for a layer that gives fewer
+    outputs, with ``channelwise: [layer1.0.bn1]`` for the norms that follow it, and ``in_channels:
+    32`` for the one that reads them. :func:`compress_` finds reader and norms by itself.
 
     What :func:`plan_to_entries` adds for the reader may stand in either. A pattern of names passes
     over modules that are no layers, such as a convolution's batch norm.
@@ -66,11 +77,41 @@ def resolve_plan(model: nn.Module, entries: Mapping[str, Mapping]) -> Plan:
             raise InputError(f"plan entry {glob!r}: {names[0]} is {why}")
         for name in layers:
             read = _low_rank_plan if isinstance(dense[name], nn.Linear) else _fusion_plan
-            plan[name] = read(name, dense[name], entry)
+            plan[name] = _with_widths(name, dense[name], entry, read(name, dense[name], entry))
+    for name, layer_plan in plan.items():
+        for inner in layer_plan.channelwise:
+            if inner not in modules or not is_channelwise(modules[inner]):
+                raise InputError(f"plan entry {name!r}: channelwise: {inner!r} is no batch norm")
     return plan
 
 
+def _stays_dense(entry: Mapping) -> bool:
+    """Whether an entry has widths and nothing else that decides."""
+    return bool(set(entry) & WIDTHS) and not set(entry) - INFORMATION - WIDTHS
+
+
+def _with_widths(name: str, layer: nn.Module, entry: Mapping, plan: LayerPlan) -> LayerPlan:
+    widths = {}
+    for key, largest in zip(("in_channels", "out_channels"), channels_of(layer)):
+        if key in entry:
+            widths[key] = entry[key]
+            if not _are_ranks([entry[key]]) or entry[key] > largest:
+                raise InputError(
+                    f"plan entry {name!r}: {key} must be 1 to {largest}, not {entry[key]!r}"
+                )
+    if widths and groups_of(layer) > 1:
+        raise InputError(f"plan entry {name!r}: a convolution with groups keeps its channels")
+    inner = entry.get("channelwise", ())
+    if not isinstance(inner, (list, tuple)) or not all(isinstance(x, str) for x in inner):
+        raise InputError(f"plan entry {name!r}: channelwise must be a list of names, not {inner!r}")
+    if inner and "out_channels" not in entry:
+        raise InputError(f"plan entry {name!r}: channelwise goes with out_channels")
+    return replace(plan, channelwise=tuple(inner), **widths) if widths else plan
+
+
 def _fusion_plan(name: str, conv: nn.Conv2d, entry: Mapping) -> LayerPlan:
+    if _stays_dense(entry):
+        return LayerPlan()
     _check_keys(name, entry, {"pattern", "ranks"}, {"pattern", "ratio"})
     pattern = entry["pattern"]
     if "ratio" in entry:
@@ -91,6 +132,8 @@ def _fusion_plan(name: str, conv: nn.Conv2d, entry: Mapping) -> LayerPlan:
 
 
 def _low_rank_plan(name: str, linear: nn.Linear, entry: Mapping) -> LayerPlan:
+    if _stays_dense(entry):
+        return LayerPlan()
     _check_keys(name, entry, {"rank"})
     rank, largest = entry["rank"], min(linear.in_features, linear.out_features)
     if not _are_ranks([rank]) or rank > largest:
@@ -103,7 +146,7 @@ def _are_ranks(ranks) -> bool:
 
 
 def _check_keys(name: str, entry: Mapping, *allowed: set[str]) -> None:
-    keys = set(entry) - INFORMATION
+    keys = set(entry) - INFORMATION - WIDTHS
     if keys not in allowed:
         forms = " or ".join("{" + ", ".join(sorted(keys)) + "}" for keys in allowed)
         raise InputError(
@@ -120,10 +163,16 @@ def plan_to_entries(plan: Plan, model: nn.Module | None = None) -> dict[str, dic
     """
     entries = {}
     for name, layer_plan in plan.items():
-        if layer_plan.pattern is None:
-            entry: dict[str, Any] = {"rank": layer_plan.ranks[0]}
-        else:
+        entry: dict[str, Any] = {}
+        if layer_plan.pattern is not None:
             entry = {"pattern": layer_plan.pattern, "ranks": list(layer_plan.ranks)}
+        elif layer_plan.ranks:
+            entry = {"rank": layer_plan.ranks[0]}
+        for key in ("in_channels", "out_channels"):
+            if getattr(layer_plan, key) is not None:
+                entry[key] = getattr(layer_plan, key)
+        if layer_plan.channelwise:
+            entry["channelwise"] = list(layer_plan.channelwise)
         if model is not None:
             layer = model.get_submodule(name)
             entry["before"] = layer.weight.numel()

@@ -174,30 +174,37 @@ def _map(factors: tuple[torch.Tensor, torch.Tensor], x: torch.Tensor) -> torch.T
 
 
 class DenseFit:
-    """New weights for a dense layer, held to those that it has; the same attributes but errors."""
+    """New weights for a dense layer, held to those that it has, with the same attributes."""
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear):
-        self.layer = layer
+    def __init__(self, layer: nn.Conv2d | nn.Linear, sensitivity: Sensitivity):
+        self.layer, self.sensitivity = layer, sensitivity
         outputs, self.size = len(layer.weight), layer.weight[0].numel()
         self.wanted = max(PATCHES * self.size, ROWS)
         self.work = self.size * (self.size + outputs) * (self.wanted + self.size)
         self.samples = 0
         self.moments = Moments(centered=layer.bias is not None)
+        self.error = self.error_alone = None
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Patches of what the layer now sees, and the outputs that it is to give there."""
         self.samples += len(x)
-        self.moments.add(x, y)
+        self.moments.add(x, self.sensitivity.weigh(y.T).T)
 
     def solve(self) -> None:
         """Set the layer."""
         statistics = self.moments.statistics()
         del self.moments  # as large as a covariance
-        statistics.regularize_(weight_matrix(self.layer.weight).to(statistics.xx))
+        weigh, unweigh, bias = self.sensitivity.weigh, self.sensitivity.unweigh, self.layer.bias
+        alone = weigh(weight_matrix(self.layer.weight).to(statistics.xx))
+        statistics.regularize_(alone)
         root = torch.linalg.cholesky(statistics.xx)
         fitted = torch.cholesky_solve(statistics.yx.T, root).T
-        if self.layer.bias is not None:
-            self.layer.bias.copy_(statistics.y - fitted @ statistics.x)
+        offset = None
+        if bias is not None:
+            offset = alone @ statistics.x + weigh(bias.to(alone)) - statistics.y
+            bias.copy_(unweigh(statistics.y - fitted @ statistics.x))
+        self.error_alone, self.error = statistics.error(alone, offset), statistics.error(fitted)
+        fitted = unweigh(fitted)
         if isinstance(self.layer, nn.Conv2d):
             fitted = fitted.unflatten(1, (*self.layer.kernel_size, -1)).permute(0, 3, 1, 2)
         self.layer.weight.copy_(fitted)
@@ -212,7 +219,7 @@ def layer_fit(dense: nn.Module, compact: nn.Module, sensitivity: Sensitivity) ->
     None for a grouped convolution that stays dense: it keeps its weights.
     """
     if type(compact) is type(dense):
-        return DenseFit(compact) if groups_of(dense) == 1 else None
+        return DenseFit(compact, sensitivity) if groups_of(dense) == 1 else None
     return (LinearFit if isinstance(dense, nn.Linear) else ConvolutionFit)(
         dense, compact, sensitivity
     )

@@ -16,7 +16,7 @@ from ..hooks import evaluating
 from ..timing import milliseconds, take_turns
 from .curves import Option
 from .observe import observe
-from .plan import LayerPlan, Plan
+from .plan import LayerPlan, Plan, channels_of, planned_channels
 from .profile import Profile
 from .surgery import compact_twin, planned_layers
 from .survey import COUNTED_BATCHES
@@ -169,11 +169,18 @@ def _time_forms(
     if not inputs:
         return [0.0] * (1 + len(plans))
     inputs = [torch.randn_like(x, device=layer.weight.device) for x in inputs]
-    twins = [compact_twin(layer, plan, project=False) for plan in plans]
     runs = [(layer, inputs)]
-    if isinstance(layer, nn.Conv2d) and layer.weight.device.type == "cpu":
+    conv = isinstance(layer, nn.Conv2d)
+    if conv and layer.weight.device.type == "cpu":
         inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-    return _medians([*runs, *((twin, inputs) for twin in twins)])
+    for plan in plans:
+        count, axis = planned_channels(layer, plan)[0], -3 if conv else -1
+        if count < channels_of(layer)[0]:
+            fewer = [x.narrow(axis, 0, count).clone() for x in inputs]  # in the format of all
+        else:
+            fewer = inputs
+        runs.append((compact_twin(layer, plan, project=False), fewer))
+    return _medians(runs)
 
 
 def _medians(runs: Sequence[tuple[Callable, Sequence[Any]]]) -> list[float]:

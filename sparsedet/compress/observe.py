@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ def observe(
     def hook(module, args, kwargs):
         call = calls[module]
         calls[module] += 1
-        x = args[0] if args else next(iter(kwargs.values()))
+        x = first_argument(args, kwargs)
         if visits[module](batch, call, x):
             raise _Enough
 
@@ -56,6 +56,27 @@ def observe(
             except _Enough:
                 pass
             yield batch
+
+
+def first_argument(args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    """What a layer is called with, by position or by name."""
+    return args[0] if args else next(iter(kwargs.values()))
+
+
+def tensors_in(value: Any, depth: int = 6) -> Iterator[torch.Tensor]:
+    """All tensors in nested lists, tuples, dicts and plain objects, such as instances and boxes."""
+    if isinstance(value, torch.Tensor):
+        yield value
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)):
+        parts = vars(value).values()
+    for part in parts if depth else ():
+        yield from tensors_in(part, depth - 1)
 
 
 class _Enough(Exception):

@@ -12,24 +12,39 @@ from torch import nn
 
 from ..errors import InputError
 from ..kernels import PATTERNS, fusion_weights, low_rank_weights, sparse_kernels
-from .candidates import dense_layers, splits
+from .candidates import splits
 
 
 @dataclass(frozen=True)
 class LayerPlan:
     """``pattern`` and the rank of each of its sparse kernels; without pattern, one low rank.
 
-    ``error`` is what a planner expects of the layer by itself: the mean square error of its output,
-    as a share of the output's variance.
+    Attributes:
+        ranks: none for a layer that stays dense and becomes narrower.
+        error: what a planner expects of the layer by itself: the mean square error of its output,
+            as a share of the output's variance.
+        in_channels, out_channels: numbers of channels (or features) of a layer that becomes
+            narrower; None: as many as the dense layer's.
+        channelwise: names of the modules between a layer of fewer outputs and its reader that have
+            numbers of their own for each channel, such as a batch norm, and become narrower too.
     """
 
-    ranks: tuple[int, ...]
+    ranks: tuple[int, ...] = ()
     pattern: str | None = None
     error: float | None = field(default=None, compare=False)
+    in_channels: int | None = None
+    out_channels: int | None = None
+    channelwise: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """``checkerboard 32 + 24``, or ``rank 96``."""
-        return f"{self.pattern or 'rank'} {' + '.join(map(str, self.ranks))}"
+        """``checkerboard 32 + 24``, ``rank 96``, or ``rows 16 + 16, 32 in, 48 out``."""
+        parts = [f"{self.pattern or 'rank'} {' + '.join(map(str, self.ranks))}"]
+        if not self.ranks:
+            parts = ["dense"]
+        for count, side in ((self.in_channels, "in"), (self.out_channels, "out")):
+            if count is not None:
+                parts.append(f"{count} {side}")
+        return ", ".join(parts)
 
 
 Plan = dict[str, LayerPlan]
@@ -38,10 +53,26 @@ Plan = dict[str, LayerPlan]
 
 def compact_weights(layer: nn.Module, entry: LayerPlan) -> int:
     """Weights of what ``layer`` becomes, which are also its multiply-adds per output position."""
+    inputs, outputs = planned_channels(layer, entry)
+    if not entry.ranks:
+        return layer.weight.numel() * inputs * outputs // math.prod(channels_of(layer))
     if isinstance(layer, nn.Linear):
-        return low_rank_weights(layer.in_features, layer.out_features, entry.ranks[0])
+        return low_rank_weights(inputs, outputs, entry.ranks[0])
     kernels = sparse_kernels(entry.pattern, layer.kernel_size)
-    return fusion_weights(layer.in_channels, layer.out_channels, kernels, entry.ranks, layer.groups)
+    return fusion_weights(inputs, outputs, kernels, entry.ranks, layer.groups)
+
+
+def channels_of(layer: nn.Module) -> tuple[int, int]:
+    """Of a convolution, or features of a fully connected layer: (in, out)."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    return layer.in_channels, layer.out_channels
+
+
+def planned_channels(layer: nn.Module, entry: LayerPlan) -> tuple[int, int]:
+    """What ``layer`` will have: (in, out)."""
+    inputs, outputs = channels_of(layer)
+    return entry.in_channels or inputs, entry.out_channels or outputs
 
 
 def can_shrink(layer: nn.Module, patterns: Sequence[str] = tuple(PATTERNS)) -> bool:
@@ -94,61 +125,6 @@ def matching_names(glob: str, modules: Mapping[str, nn.Module]) -> list[str]:
     return names
 
 
-def uniform_plan(
-    model: nn.Module,
-    pattern: str,
-    ratio: float,
-    include: Sequence[str] = ("*",),
-    exclude: Sequence[str] = (),
-    scope: str = "",
-    windows_only: bool = False,
-) -> Plan:
-    """Every layer at one ratio, where that makes it smaller.
-
-    Convolutions get ranks ``out_channels / ratio``. What the pattern does not split, and 1x1
-    convolutions and fully connected layers, are one kernel whose rank is the smaller of their two
-    numbers of channels by ``ratio``: half the size at a ratio of 4, if not less. ``windows_only``
-    leaves out whatever the pattern does not split.
-
-    ``include`` and ``exclude`` are shell-style patterns of names in the whole model, of which
-    ``model`` is the part at ``scope`` ("backbone."). One that lies in the scope and matches no
-    layer is an error.
-
-    Raises:
-        InputError: unknown pattern, a ratio that is not positive, a name that matches nothing.
-    """
-    layers = {
-        scope + name: layer
-        for name, layer in dense_layers(model).items()
-        if isinstance(layer, nn.Conv2d) or not windows_only
-    }
-    plan = {}
-    for name, layer in choose_layers(layers, include, exclude, scope).items():
-        if not windows_only:
-            entry = _uniform_entry(name, layer, pattern, ratio)
-        elif pattern not in PATTERNS or splits(pattern, layer.kernel_size):
-            entry = ratio_plan(name, layer, pattern, ratio)
-        else:
-            continue
-        if can_shrink(layer) and compact_weights(layer, entry) < layer.weight.numel():
-            plan[name[len(scope) :]] = entry
-    return plan
-
-
-def _uniform_entry(name: str, layer: nn.Module, pattern: str, ratio: float) -> LayerPlan:
-    outputs, inputs = layer.weight.shape[:2]
-    if isinstance(layer, nn.Linear):
-        _check_ratio(name, ratio)
-        return LayerPlan((max(1, round(min(inputs, outputs) / ratio)),))
-    if layer.weight[0, 0].numel() > 1 and (
-        pattern not in PATTERNS or splits(pattern, layer.kernel_size)
-    ):
-        return ratio_plan(name, layer, pattern, ratio)
-    _check_ratio(name, ratio)
-    per_group = max(1, round(min(inputs, outputs // layer.groups) / ratio))
-    return LayerPlan((per_group * layer.groups,), "whole")
-
-
 def ratio_plan(name: str, conv: nn.Conv2d, pattern: str, ratio: float) -> LayerPlan:
     """Every sparse kernel of the pattern at rank ``out_channels / ratio``.
 
@@ -156,7 +132,7 @@ def ratio_plan(name: str, conv: nn.Conv2d, pattern: str, ratio: float) -> LayerP
         InputError: a pattern that does not exist or fit, a ratio that is not positive; of ``name``.
     """
     check_pattern(name, conv, pattern)
-    _check_ratio(name, ratio)
+    check_ratio(name, ratio)
     least = conv.out_channels / largest_rank(conv)
     if ratio < least:
         raise InputError(f"plan entry {name!r}: ratio {ratio!r} is below the least, {least:.3g}")
@@ -165,7 +141,8 @@ def ratio_plan(name: str, conv: nn.Conv2d, pattern: str, ratio: float) -> LayerP
     return LayerPlan((per_group * conv.groups,) * count, pattern)
 
 
-def _check_ratio(name: str, ratio: float) -> None:
+def check_ratio(name: str, ratio: float) -> None:
+    """Raise InputError, of ``name``, unless the ratio is a positive number."""
     if not isinstance(ratio, (int, float)) or not 0 < ratio < math.inf:
         raise InputError(f"plan entry {name!r}: ratio must be a positive number, not {ratio!r}")
 

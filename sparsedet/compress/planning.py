@@ -10,8 +10,10 @@ from torch import nn
 
 from ..errors import InputError
 from .candidates import left_alone
+from .collector import EVERY
 from .entries import read_plan, resolve_plan
 from .layer_times import measure_latency
+from .links import find_links
 from .plan import Plan
 from .profile import Profile, profile_layers
 from .request import Request
@@ -19,9 +21,6 @@ from .result import Result
 from .sensitivity import Sensitivity
 from .targets import Cost, plan_for_targets
 from .task import Task
-
-PROFILED = 3
-"""Planning looks at every third batch: to compare options takes fewer than to fit one."""
 
 MISSED = 1 - 1e-6
 """A target counts as missed below this share of it, which leaves room for rounding."""
@@ -57,7 +56,15 @@ def make_plan(
     """
     exclude = [*request.exclude, *task.answers(model)]
     profile = profile_layers(
-        model, task, request.include, exclude, request.patterns, sensitivities, progress, PROFILED
+        model,
+        task,
+        request.include,
+        exclude,
+        request.patterns,
+        sensitivities,
+        progress,
+        EVERY,
+        find_links(model, task)[0] if request.width else {},
     )
     targets = request.targets
     if "latency" not in targets and not request.no_slower:

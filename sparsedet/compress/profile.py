@@ -2,62 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..hooks import evaluating
-from .candidates import can_fuse, compact_layers, dense_layers
-from .curves import Option, convolution_options, linear_options
-from .fit import ROWS
-from .low_rank import white_variance
-from .moments import Moments
-from .observe import observe
-from .patches import (
-    count_patches,
-    groups_of,
-    split_patches,
-    take_patches,
-    weight_matrix,
-)
-from .plan import can_shrink, choose_layers
+from .candidates import compact_layers, dense_layers
+from .collector import Collector, collected
+from .curves import Option
+from .links import Link
+from .plan import can_shrink, channels_of, choose_layers
 from .sensitivity import Sensitivity
-from .survey import Sample, Survey, count_parameters
+from .survey import Survey, count_parameters
 from .task import Task
 
 SEARCHED_PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")
 """Those among which a plan chooses: all but ``columns``, which are ``rows`` turned."""
 
-PATCHES = 4
-"""Patches, as a multiple of the numbers in one; ranking options needs fewer than fitting one."""
-
-MEMORY = 2**31
-"""Bytes of statistics that are held at once; beyond, the batches run again for further layers."""
+NARROWER = [k / 8 for k in range(7, 0, -1)]
+"""Shares of the channels that may be kept."""
 
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """``outputs``: output positions in one batch; ``options``: the dense layer first."""
+    """One layer by itself.
+
+    Attributes:
+        outputs: output positions in one batch.
+        options: the dense layer first.
+        channels: (in, out), of a layer that may become narrower or whose reader may.
+    """
 
     outputs: float
     options: list[Option]
+    channels: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class WidthOption:
+    """Some of a layer's output channels are kept.
+
+    Attributes:
+        channels: how many.
+        error: of the reader, which is fitted anew, as in :class:`Option`.
+    """
+
+    channels: int
+    error: float
+
+
+@dataclass(frozen=True)
+class WidthProfile:
+    """How many outputs of a layer its reader does without; ``options``: all of them first."""
+
+    link: Link
+    options: list[WidthOption]
 
 
 @dataclass(frozen=True)
 class Profile:
     """The layers that may be compressed, and the whole model's parameters and multiply-adds.
 
-    Multiply-adds are those of convolutions and fully connected layers in one batch.
+    Multiply-adds are those of convolutions and fully connected layers in one batch. ``widths`` are
+    of the layers that may have fewer outputs.
     """
 
     layers: dict[str, LayerProfile]
     parameters: int
     multiply_adds: float
+    widths: dict[str, WidthProfile] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -70,6 +88,7 @@ def profile_layers(
     sensitivities: Mapping[str, Sensitivity] | None = None,
     progress: bool = False,
     every: int = 1,
+    links: Mapping[str, Link] | None = None,
 ) -> Profile:
     """What compression would do to each layer by itself, on the dense model's own activations.
 
@@ -83,6 +102,7 @@ def profile_layers(
         sensitivities: of layers by name; where there is none, all outputs count alike.
         progress: show a bar.
         every: look at every so many-th batch; what is counted is counted on all.
+        links: of layers that may become narrower, as :func:`find_links` has them.
 
     Raises:
         InputError: a name that matches no layer, or a model that is compressed already.
@@ -91,93 +111,45 @@ def profile_layers(
     if compact:
         raise InputError(f"{compact[0]} is compressed already: plan for the dense model")
     layers = choose_layers(dense_layers(model), include, exclude)
-    some = task.every(every)
-    sensitivities = sensitivities or {}
+    links = {
+        name: link
+        for name, link in (links or {}).items()
+        if name in layers and link.reader in layers
+    }
+    linked = {*links, *(link.reader for link in links.values())}
     with evaluating(model):
         survey = Survey(model, layers, task.batches, task.forward)
         layers = {
             name: layers[name]
             for name in survey.outputs
-            if name not in survey.read and can_shrink(layers[name], patterns)
+            if name not in survey.read and (can_shrink(layers[name], patterns) or name in linked)
         }
-        expected = {name: survey.outputs[name] * len(some.batches) for name in layers}
-        sample = Sample(expected, {name: _wanted(layer) for name, layer in layers.items()})
-        profiles = {}
+        producers = {link.reader: name for name, link in links.items()}
+        profiles, widths = {}, {}
         with tqdm(desc="planning", total=len(layers), unit="layer", disable=not progress) as bar:
-            for names in _groups(layers):
-                collectors = {
-                    name: _Collector(
-                        layers[name], sample, name, sensitivities.get(name, Sensitivity())
+            for name, collector in collected(
+                model, layers, survey.outputs, task.every(every), sensitivities or {}, producers
+            ):
+                options = collector.options(patterns)
+                profiles[name] = LayerProfile(
+                    survey.outputs[name], options, channels_of(layers[name])
+                )
+                if name in producers and collector.samples:
+                    producer = producers[name]
+                    count = channels_of(layers[producer])[1]
+                    widths[producer] = WidthProfile(
+                        links[producer], _width_options(collector, count)
                     )
-                    for name in names
-                }
-                visits = {layers[name]: collectors[name].collect for name in names}
-                for _ in observe(model, some.batches, task.forward, visits):
-                    pass
-                for name in names:
-                    options = collectors.pop(name).options(patterns)
-                    profiles[name] = LayerProfile(survey.outputs[name], options)
-                    bar.update()
-    return Profile(profiles, count_parameters(model), survey.multiply_adds)
+                bar.update()
+    return Profile(profiles, count_parameters(model), survey.multiply_adds, widths)
 
 
-class _Collector:
-    """What one layer sees, and then its options."""
-
-    def __init__(self, layer: nn.Module, sample: Sample, name: str, sensitivity: Sensitivity):
-        self.layer, self.sample, self.name = layer, sample, name
-        parts = sensitivity.split(groups_of(layer))
-        weights = weight_matrix(layer.weight).float().chunk(len(parts))
-        self.weights = [part.weigh(weight) for part, weight in zip(parts, weights)]
-        self.centered = layer.bias is not None
-        self.moments = [Moments(self.centered) for _ in parts]
-        self.rows: list[torch.Tensor] = []
-        self.samples = 0
-
-    def collect(self, batch: int, call: int, x: torch.Tensor) -> None:
-        count = count_patches(self.layer, x)
-        patches = take_patches(self.layer, x, self.sample(self.name, batch, call, count))
-        self.samples += len(patches)
-        if isinstance(self.layer, nn.Linear):
-            self.rows.append(patches)
-        else:
-            parts = zip(self.moments, split_patches(self.layer, patches), self.weights)
-            for moments, part, weight in parts:
-                moments.add(part, F.linear(part, weight))
-
-    def options(self, patterns: Sequence[str]) -> list[Option]:
-        if not self.samples:  # it ran on nothing, as a mask head does where nothing is found
-            return [Option(None, self.layer.weight.numel(), 0.0)]
-        if isinstance(self.layer, nn.Linear):
-            x = torch.cat(self.rows)
-            x -= x.mean(0) * self.centered
-            [weight] = self.weights
-            y = F.linear(x, weight)
-            # On the samples, and on white inputs as the fit has them.
-            covariance = y.T @ y + white_variance(x) * (weight @ weight.T)
-            return linear_options(self.layer, covariance)
-        statistics = [moments.statistics() for moments in self.moments]
-        for group, weight in zip(statistics, self.weights):
-            group.regularize_(weight.to(group.xx))
-        fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]
-        return convolution_options(self.layer, list(zip(statistics, self.weights)), fitting)
-
-
-def _wanted(layer: nn.Module) -> int:
-    return ROWS if isinstance(layer, nn.Linear) else max(PATCHES * layer.weight[0].numel(), ROWS)
-
-
-def _groups(layers: dict[str, nn.Module]) -> Iterator[list[str]]:
-    """Consecutive layers whose statistics fit in MEMORY together, or one that does not."""
-    group: list[str] = []
-    held = 0
-    for name, layer in layers.items():
-        size = layer.weight[0].numel()
-        need = 4 * ROWS * size if isinstance(layer, nn.Linear) else 8 * size * size
-        if group and held + need > MEMORY:
-            yield group
-            group, held = [], 0
-        group.append(name)
-        held += need
-    if group:
-        yield group
+def _width_options(collector: Collector, channels: int) -> list[WidthOption]:
+    """What a layer loses with fewer and fewer of the channels that it reads."""
+    counts = sorted({int(share * channels) for share in NARROWER} - {0}, reverse=True)
+    options = [WidthOption(channels, 0.0)]
+    if counts:
+        choice = collector.channels(channels, counts[0])
+        errors = np.maximum.accumulate(collector.channel_errors(choice, counts)).tolist()
+        options += [WidthOption(*pair) for pair in zip(counts, errors)]
+    return options

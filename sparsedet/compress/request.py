@@ -23,6 +23,7 @@ class Request:
         include, exclude: shell-style patterns of the names of layers that targets may change.
         patterns: the sparse kernels among which targets choose, layer by layer.
         no_slower: let no layer become slower on this machine, as it is with ``latency``.
+        width: targets may also leave out channels that one layer alone reads.
         calibrate: False projects the weights alone, for comparison.
 
     Raises:
@@ -37,6 +38,7 @@ class Request:
     exclude: Sequence[str] = ()
     patterns: Sequence[str] = SEARCHED_PATTERNS
     no_slower: bool = False
+    width: bool = False
     calibrate: bool = True
 
     def __post_init__(self) -> None:
@@ -48,6 +50,8 @@ class Request:
         for unit, factor in self.targets.items():
             if not isinstance(factor, (int, float)) or not 1 <= factor < float("inf"):
                 raise InputError(f"target {unit} {factor}: must be a factor of at least 1")
+        if self.width and not self.calibrate:
+            raise InputError("width needs calibration: channels are chosen on images")
         for pattern in self.patterns:
             if pattern not in PATTERNS:
                 known = ", ".join(PATTERNS)

@@ -38,12 +38,15 @@ class Sensitivity:
         """Of equal parts of the outputs, each by itself."""
         if groups == 1 or self.root is None:
             return [self] * groups
-        parts = []
-        for rows in self.root.chunk(groups):
-            part = Sensitivity()
+        return [self.narrow(rows) for rows in torch.arange(len(self.root)).chunk(groups)]
+
+    def narrow(self, kept: torch.Tensor) -> Sensitivity:
+        """Of some of the outputs, where there are no others."""
+        part = Sensitivity()
+        if self.root is not None:
+            rows = self.root[kept.to(self.root.device)]
             part.root = torch.linalg.cholesky(rows @ rows.T)
-            parts.append(part)
-        return parts
+        return part
 
     def weigh(self, outputs: torch.Tensor) -> torch.Tensor:
         """``R^T y`` of (C,) or (C, n)."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Collection, Mapping
 
+import torch
 from torch import nn
 
 from ..errors import InputError
 from ..layers import LowRankLinear, SparseFusionConv2d
 from .candidates import compact_layers, dense_layers, why_it_stays
+from .narrow import first_channels, keep_channels
 from .plan import LayerPlan, Plan
 from .projection import project_convolution, project_linear
 
@@ -28,15 +31,26 @@ def sparsify_(model: nn.Module, plan: Plan, project: bool = True) -> nn.Module:
         ``model`` itself.
 
     Raises:
-        InputError: the plan names what is not a dense layer; the model is then unchanged.
+        InputError: the plan names what is not a dense layer, or narrows one and is to be projected,
+            which takes images; the model is then unchanged.
     """
     layers = planned_layers(model, plan)
+    narrow = [name for name in plan if plan[name].in_channels or plan[name].out_channels]
+    if project and narrow:
+        raise InputError(
+            f"plan entry {narrow[0]!r}: which channels to leave out is chosen on images, so it "
+            "cannot be done from the weights alone"
+        )
     twins = {layers[name]: compact_twin(layers[name], plan[name], project) for name in plan}
+    for entry in plan.values():
+        for name in entry.channelwise:
+            module = model.get_submodule(name)
+            twins[module] = keep_channels(module, torch.arange(entry.out_channels))
     replace_modules(model, twins)
     return model
 
 
-def planned_layers(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:
+def planned_layers(model: nn.Module, plan: Collection[str]) -> dict[str, nn.Module]:
     """The dense layer of each name in ``plan``.
 
     Raises:
@@ -55,7 +69,14 @@ def planned_layers(model: nn.Module, plan: Plan) -> dict[str, nn.Module]:
 
 
 def compact_twin(dense: nn.Module, entry: LayerPlan, project: bool) -> nn.Module:
-    """The compact layer that can take the place of ``dense``."""
+    """The compact layer that can take the place of ``dense``.
+
+    Args:
+        dense: of the numbers of channels that ``entry`` says, if it is to be projected.
+    """
+    dense = first_channels(dense, entry)
+    if not entry.ranks:
+        return copy.deepcopy(dense)
     if isinstance(dense, nn.Linear):
         compact = LowRankLinear(
             dense.in_features, dense.out_features, entry.ranks[0], bias=dense.bias is not None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import InputError
 from .plan import LayerPlan, Plan
-from .profile import Option, Profile
+from .profile import Option, Profile, WidthOption
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,19 @@ def plan_for_targets(
             raise ValueError(f"unknown target {unit!r}; one of {', '.join(known)}")
         if not (isinstance(factor, (int, float)) and 1 <= factor < math.inf):
             raise InputError(f"target {unit} {factor}: must be a factor of at least 1")
-    search = _Search(profile, {unit: known[unit] for unit in targets}, targets)
+    costs = {unit: known[unit] for unit in targets}
+    search = _Search(profile, costs, targets)
     search.shrink()
     search.give_back()
-    return {name: option.plan for name, option in search.chosen.items() if option.plan is not None}
+    if profile.widths:  # a first step by width may lead to less than one by rank
+        ranks = _Search(replace(profile, widths={}), costs, targets)
+        try:
+            ranks.shrink()
+        except InputError:  # they are out of reach without
+            return search.plan()
+        ranks.give_back()
+        search = min(search, ranks, key=_Search.loss)
+    return search.plan()
 
 
 def _own_costs(profile: Profile) -> dict[str, Cost]:
@@ -73,73 +82,145 @@ def _own_costs(profile: Profile) -> dict[str, Cost]:
     }
 
 
+Choice = Option | WidthOption
+
+
 class _Search:
+    """One option for each layer and, by (producer, reader), for each width."""
+
     def __init__(self, profile: Profile, costs: Mapping[str, Cost], targets: Mapping[str, float]):
-        self.options = {name: layer.options for name, layer in profile.layers.items()}
-        self.chosen = {name: options[0] for name, options in self.options.items()}
+        self.profile = profile
+        self.options: dict[str | tuple[str, str], list[Choice]] = {
+            name: layer.options for name, layer in profile.layers.items()
+        }
+        self.feeds: dict[str, tuple[str, str]] = {}  # what gives a layer its inputs
+        self.width: dict[str, tuple[str, str]] = {}  # and takes its outputs
+        for name, width in profile.widths.items():
+            pair = name, width.link.reader
+            self.options[pair] = width.options
+            self.width[name] = self.feeds[width.link.reader] = pair
+        self.chosen = {knob: options[0] for knob, options in self.options.items()}
         # In units of the dense model's whole cost.
         self.costs: dict[tuple[str, Option], dict[str, float]] = {}
         total = {}
         for unit, cost in costs.items():
-            dense = sum(cost.layer(name, None) for name in self.options)
+            dense = sum(cost.layer(name, None) for name in profile.layers)
             total[unit] = cost.rest + dense
-            for name, options in self.options.items():
-                for option in options:
+            for name, layer in profile.layers.items():
+                for option in layer.options:
                     value = cost.layer(name, option.plan) / total[unit]
                     self.costs.setdefault((name, option), {})[unit] = value
         self.rest = {unit: cost.rest / total[unit] for unit, cost in costs.items()}
         self.targets = targets
         self.excess = {unit: 1 - 1 / factor for unit, factor in targets.items()}
 
+    def plan(self) -> Plan:
+        """What is chosen."""
+        plan = {}
+        for name, layer in self.profile.layers.items():
+            entry = self.chosen[name].plan or LayerPlan()
+            inputs, outputs = self._channels(name)
+            if inputs != layer.channels[0]:
+                entry = replace(entry, in_channels=inputs)
+            if outputs != layer.channels[1]:
+                link = self.profile.widths[name].link
+                entry = replace(entry, out_channels=outputs, channelwise=link.channelwise)
+            if entry != LayerPlan():
+                plan[name] = entry
+        return plan
+
+    def loss(self) -> float:
+        """Of all layers together."""
+        return sum(map(_loss, self.chosen.values()))
+
     def shrink(self) -> None:
+        """Until no target is missed."""
         while any(excess > 1e-9 for excess in self.excess.values()):
             moves = [
-                (_loss(option) - _loss(self.chosen[name]), self._relief(name, option), name, option)
-                for name, options in self.options.items()
+                (_loss(option) - _loss(self.chosen[knob]), self._relief(knob, option), knob, option)
+                for knob, options in self.options.items()
                 for option in options
             ]
             moves = [move for move in moves if move[1] > 1e-12]
             if not moves:
                 raise InputError(self._out_of_reach())
-            _, _, name, option = min(moves, key=lambda move: move[0] / move[1])
-            self._choose(name, option)
+            _, _, knob, option = min(moves, key=lambda move: move[0] / move[1])
+            self._choose(knob, option)
 
     def give_back(self) -> None:
+        """As long as no target is missed."""
         while True:
             moves = [
-                (_loss(self.chosen[name]) - _loss(option), name, option)
-                for name, options in self.options.items()
+                (_loss(self.chosen[knob]) - _loss(option), knob, option)
+                for knob, options in self.options.items()
                 for option in options
-                if all(excess <= 1e-9 for excess in self._after(name, option).values())
+                if all(excess <= 1e-9 for excess in self._after(knob, option).values())
             ]
-            gain, name, option = max(moves, key=lambda move: move[0], default=(0, None, None))
+            gain, knob, option = max(moves, key=lambda move: move[0], default=(0, None, None))
             if gain <= 1e-12:
                 return
-            self._choose(name, option)
+            self._choose(knob, option)
 
-    def _after(self, name: str, option: Option) -> dict[str, float]:
+    def _after(self, knob: str | tuple[str, str], option: Choice) -> dict[str, float]:
         """The excess over each target once ``option`` is chosen; negative where there is room."""
-        now, then = self.costs[name, self.chosen[name]], self.costs[name, option]
-        return {unit: excess - now[unit] + then[unit] for unit, excess in self.excess.items()}
+        names = [knob] if isinstance(knob, str) else knob
+        before = self.chosen[knob]
+        now = [self._cost(name) for name in names]
+        self.chosen[knob] = option
+        then = [self._cost(name) for name in names]
+        self.chosen[knob] = before
+        after = {}
+        for unit, excess in self.excess.items():
+            for old, new in zip(now, then):
+                excess = excess - old[unit] + new[unit]
+            after[unit] = excess
+        return after
 
-    def _relief(self, name: str, option: Option) -> float:
-        after = self._after(name, option)
+    def _cost(self, name: str) -> dict[str, float]:
+        """Of a layer with its channels, which take their share of its weights in any unit."""
+        option, dense = self.chosen[name], self.profile.layers[name].channels
+        cost, (inputs, outputs) = self.costs[name, option], self._channels(name)
+        if (inputs, outputs) == dense:
+            return cost
+        share = inputs / dense[0] * outputs / dense[1]
+        if option.plan is not None:
+            last = sum(option.plan.ranks) * dense[1]
+            first = option.weights - last
+            share = (first * inputs / dense[0] + last * outputs / dense[1]) / option.weights
+        return {unit: value * share for unit, value in cost.items()}
+
+    def _channels(self, name: str) -> tuple[int, int]:
+        inputs, outputs = self.profile.layers[name].channels
+        if name in self.feeds:
+            pair = self.feeds[name]
+            inputs = inputs * self.chosen[pair].channels // self.options[pair][0].channels
+        if name in self.width:
+            outputs = self.chosen[self.width[name]].channels
+        return inputs, outputs
+
+    def _relief(self, knob: str | tuple[str, str], option: Choice) -> float:
+        after = self._after(knob, option)
         return sum(max(self.excess[unit], 0) - max(after[unit], 0) for unit in after)
 
-    def _choose(self, name: str, option: Option) -> None:
-        self.excess = self._after(name, option)
-        self.chosen[name] = option
+    def _choose(self, knob: str | tuple[str, str], option: Choice) -> None:
+        self.excess = self._after(knob, option)
+        self.chosen[knob] = option
 
     def _out_of_reach(self) -> str:
+        for pair in self.width.values():
+            self.chosen[pair] = self.options[pair][-1]
         parts = []
         for unit, factor in self.targets.items():
-            least = self.rest[unit] + sum(
-                min(self.costs[name, option][unit] for option in options)
-                for name, options in self.options.items()
-            )
+            least = self.rest[unit]
+            for name, layer in self.profile.layers.items():
+                costs = []
+                for option in layer.options:
+                    self.chosen[name] = option
+                    costs.append(self._cost(name)[unit])
+                least += min(costs)
             parts.append(f"{unit} {factor:g}x (at most {1 / least:.1f}x)")
         return f"out of reach: {', '.join(parts)}; compress more of the layers or ask for less"
 
 
-def _loss(option: Option) -> float:
+def _loss(option: Choice) -> float:
     return -math.log1p(-min(option.error, 0.999))

@@ -42,7 +42,14 @@ def sparsify_by_config(module: nn.Module, cfg: CfgNode, scope: str) -> nn.Module
 
 
 def _entries_under(scope: str, plan: CfgNode) -> dict:
-    return {name[len(scope) :]: entry for name, entry in plan.items() if name.startswith(scope)}
+    entries = {}
+    for name, entry in plan.items():
+        if name.startswith(scope):
+            entries[name[len(scope) :]] = dict(entry)
+            if "channelwise" in entry:  # names as well
+                inner = [other.removeprefix(scope) for other in entry["channelwise"]]
+                entries[name[len(scope) :]]["channelwise"] = inner
+    return entries
 
 
 def _check_scopes(cfg: CfgNode) -> None:

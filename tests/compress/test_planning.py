@@ -182,7 +182,7 @@ def test_names_choose_layers():
 
 
 def test_statistics_in_several_passes_give_the_same_profile(profile, monkeypatch):
-    monkeypatch.setattr("sparsedet.compress.profile.MEMORY", 1)
+    monkeypatch.setattr("sparsedet.compress.collector.MEMORY", 1)
     assert profile_layers(_network(), Task(_images(12))) == profile
 
 

@@ -41,6 +41,7 @@ from sparsedet.compress.candidates import compact_layers
 from sparsedet.compress.fit import DenseFit
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
+from sparsedet.compress.sensitivity import Sensitivity
 from sparsedet.compress.survey import Sample, Survey, count_parameters
 from sparsedet.detection.config import compact_config
 from sparsedet.detection.load import load_model
@@ -164,7 +165,7 @@ def refit(
         kept, outputs: as in :func:`prune_channels`.
     """
     layers, originals = layers_to_prune(model), layers_to_prune(dense)
-    fits = {name: DenseFit(layer) for name, layer in layers.items() if name != FC6}
+    fits = {name: DenseFit(layer, Sensitivity()) for name, layer in layers.items() if name != FC6}
     sample = Sample(
         {name: outputs[name] * len(task.batches) for name in fits},
         {name: fit.wanted for name, fit in fits.items()},
