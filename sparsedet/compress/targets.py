@@ -55,9 +55,7 @@ def plan_for_targets(
     return search.plan()
 
 
-def largest_factor(
-    profile: Profile, unit: str, costs: Mapping[str, Cost] | None = None
-) -> float:
+def largest_factor(profile: Profile, unit: str, costs: Mapping[str, Cost] | None = None) -> float:
     """The factor by which the whole model can shrink in one unit of :func:`plan_for_targets`."""
     known = {**_own_costs(profile), **(costs or {})}
     return _Search(profile, {unit: known[unit]}, {unit: 1.0}).largest_factors()[unit]
@@ -217,7 +215,9 @@ class _Search:
 
     def _out_of_reach(self) -> str:
         largest = self.largest_factors()
-        parts = [f"{u} {factor:g}x (at most {largest[u]:.1f}x)" for u, factor in self.targets.items()]
+        parts = [
+            f"{u} {factor:g}x (at most {largest[u]:.1f}x)" for u, factor in self.targets.items()
+        ]
         return f"out of reach: {', '.join(parts)}; compress more of the layers or ask for less"
 
 

@@ -43,7 +43,7 @@ def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
         class_names(cfg, name)
     check_rules(cfg, EVALUATION if args.eval_only else TRAINING)
     for name in cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST:
-        _check_presence(name)
+        check_presence(name)
     if not args.eval_only:
         share_of_batch(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
         share_of_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
@@ -77,7 +77,12 @@ def _log(cfg: CfgNode, args: argparse.Namespace) -> None:
     logger.info(f"Running with full config:\n{cfg.dump()}")
 
 
-def _check_presence(dataset: str) -> None:
+def check_presence(dataset: str) -> None:
+    """Find out before anything is done whether the files of a data set are there.
+
+    Raises:
+        InputError: they are not, or no such data set is registered.
+    """
     metadata = MetadataCatalog.get(dataset)
     place = metadata.get("json_file") or metadata.get("dirname")
     if place and "://" not in place and not os.path.exists(place):
