@@ -138,3 +138,33 @@ def _is_at(file: IO, path: str) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def replacing_folder(path: str) -> Iterator[str]:
+    """Yield a temporary folder beside ``path``; it takes its place when the block succeeds.
+
+    A process that is killed while the two change places leaves the old one at ``path.old``;
+    :func:`restore_folder` puts it back.
+
+    Raises:
+        InputError: it cannot be written, or another process is writing it.
+    """
+    with working_folder(f"{path}.tmp", path) as temporary:
+        yield temporary
+        try:
+            if os.path.lexists(path):
+                os.replace(path, f"{path}.old")
+            os.replace(temporary, path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        shutil.rmtree(f"{path}.old", ignore_errors=True)
+        with suppress(FileNotFoundError):
+            os.remove(os.path.join(path, LOCK))
+
+
+def restore_folder(path: str) -> None:
+    """Bring back what :func:`replacing_folder` was killed over."""
+    if os.path.isdir(f"{path}.old") and not os.path.lexists(path):
+        os.replace(f"{path}.old", path)
+    shutil.rmtree(f"{path}.old", ignore_errors=True)

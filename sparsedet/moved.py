@@ -12,7 +12,7 @@ from torch import nn
 from .compress import Plan, Request, Result, Sensitivity, Task
 from .compress.calibrate import calibrate_
 from .compress.observe import call_model
-from .compress.planning import make_plan
+from .compress.planning import Planner
 from .compress.profile import SEARCHED_PATTERNS, Profile
 from .compress.profile import profile_layers as profile_task
 from .errors import InputError
@@ -103,4 +103,4 @@ def plan_compression(
     request = Request(
         **targets, include=include, exclude=exclude, patterns=patterns, no_slower=True
     )
-    return make_plan(model, images, request, metrics, progress=True)[0]
+    return Planner(model, images, request, metrics, progress=True).plan(request.targets)[0]

@@ -16,22 +16,42 @@ and applied again:
 
     sparsedet compress --config-file dense/config.yaml --weights dense/model_final.pth \\
         --images photos --plan compressed/plan.yaml --output again
+
+Or name the accuracy that may be lost. At most six candidates are fitted and evaluated; the best is
+in DIR/best, the steps are in DIR/search.md, and the same command goes on where one was stopped:
+
+    sparsedet compress --config-file dense/config.yaml --weights dense/model_final.pth \\
+        --images photos --max-drop 1.0 --metric AP50 --on my_test --output compressed
+
+--finetune goes on with sparsedet train, and --export with sparsedet export: from a checkpoint to a
+file that runs anywhere in one command.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 
 from torch import nn
 
-from ..api import compress_, detectron2_task
+from ..api import choose_task, compress_, detectron2_task
 from ..compress import even_plan, plan_to_entries
 from ..compress.profile import SEARCHED_PATTERNS
+from ..detection.config import load_config
 from ..detection.load import load_model
-from ..files import new_folder
+from ..errors import InputError
+from ..exporting.api import export
+from ..exporting.evaluate import describe
+from ..exporting.exporter import PRECISIONS
+from ..files import locked, new_folder
+from ..max_drop import Search, find_metric, search_smallest
+from ..training.setup import check_presence
 from .model_arguments import calibration_parser, factor, model_config
+from .train import train, trainer_class
 
 TARGETS = ("params", "flops", "latency")
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,6 +63,24 @@ def parse_args() -> argparse.Namespace:
             metavar="FACTORx",
             help="milliseconds on this machine" if target == "latency" else None,
         )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="find the smallest that loses no more",
+    )
+    parser.add_argument(
+        "--metric", metavar="NAME", help="what may drop: AP, AP50, segm/AP, ... (default: AP50)"
+    )
+    parser.add_argument(
+        "--on", metavar="DATASET", help="where it is evaluated (default: the first DATASETS.TEST)"
+    )
+    parser.add_argument(
+        "--for",
+        dest="unit",
+        choices=TARGETS,
+        help="what is to shrink most under --max-drop (default: params)",
+    )
     parser.add_argument("--plan", metavar="FILE", help="apply this plan instead of making one")
     parser.add_argument(
         "--uniform",
@@ -77,14 +115,34 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="do not calibrate; images only serve to plan (for comparison)",
     )
+    parser.add_argument(
+        "--finetune",
+        action="store_true",
+        help="then train it, as its config says",
+    )
+    parser.add_argument(
+        "--export", choices=SUFFIXES, help="then write a file that runs without torch, beside it"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="of --export (default: f32)")
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
     args = parser.parse_args()
     args.targets = {target: getattr(args, f"target_{target}") for target in TARGETS}
     given = [target for target, value in args.targets.items() if value is not None]
-    if bool(given) + bool(args.plan) + bool(args.uniform) != 1:
-        parser.error("give a target (such as --target-params 12.4x), --uniform or a --plan")
+    ways = [bool(given), bool(args.plan), bool(args.uniform), args.max_drop is not None]
+    if sum(ways) != 1:
+        parser.error(
+            "give a target (such as --target-params 12.4x), --uniform, a --plan or --max-drop"
+        )
+    if args.max_drop is None and (args.metric or args.on or args.unit):
+        parser.error("--metric, --on and --for are for --max-drop")
     if not given and (args.include or args.exclude or args.no_slower or args.width):
         parser.error("--include, --exclude, --no-slower and --width are for targets")
+    if args.max_drop is not None and not 0 <= args.max_drop < float("inf"):
+        parser.error("--max-drop must be 0 or more points")
+    if args.max_drop is not None and args.weights_alone:
+        parser.error("--weights-alone is for targets, --uniform or a --plan")
+    if args.precision and not args.export:
+        parser.error("--precision is for --export")
     if args.num_images < 1:
         parser.error("--num-images must be at least 1")
     return args
@@ -100,6 +158,17 @@ def uniform(model: nn.Module, args: argparse.Namespace) -> dict[str, dict]:
 def main() -> None:
     """The command."""
     args = parse_args()
+    folder = args.output if args.max_drop is None else search(args)
+    if args.max_drop is None:
+        compress(args)
+    if args.finetune:
+        train(argparse.Namespace(config_file=config_of(folder), opts=[], eval_only=0, resume=True))
+    if args.export:
+        export_from(folder, args)
+
+
+def compress(args: argparse.Namespace) -> None:
+    """To the targets or the plan, into --output."""
     with new_folder(args.output) as folder:  # it can be written, which is known at once
         model = load_model(model_config(args))
         result = compress_(
@@ -119,3 +188,54 @@ def main() -> None:
         result.write(folder, args.output)
     print(result)
     print(f"{args.output}: see report.md there")
+
+
+def config_of(folder: str) -> str:
+    """Where a compression left its config, which is of the kind that the dense model's was."""
+    lazy = os.path.join(folder, "config.py")
+    return lazy if os.path.isfile(lazy) else os.path.join(folder, "config.yaml")
+
+
+def export_from(folder: str, args: argparse.Namespace) -> None:
+    """Export what is in ``folder``, fine-tuned if that was asked."""
+    cfg = load_config(config_of(folder), ["MODEL.DEVICE", "cpu"])
+    if args.finetune:
+        cfg.MODEL.WEIGHTS = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+    path = os.path.join(folder, f"model{SUFFIXES[args.export]}")
+    precision = args.precision or "f32"
+    apart = export(load_model(cfg), path, precision=precision, images=args.images)
+    print(f"{path}: beside PyTorch, on one picture: {describe(apart)}")
+
+
+def search(args: argparse.Namespace) -> str:
+    """Find the smallest model within --max-drop: its folder."""
+    cfg = model_config(args, *(["DATASETS.TEST", repr((args.on,))] if args.on else []))
+    if not cfg.DATASETS.TEST:
+        raise InputError("DATASETS.TEST is empty; name where to evaluate with --on DATASET")
+    cfg.DATASETS.TEST = cfg.DATASETS.TEST[:1]
+    check_presence(cfg.DATASETS.TEST[0])
+    model = load_model(cfg)
+    settings = {
+        "max_drop": args.max_drop,
+        "metric": args.metric or "AP50",
+        "on": cfg.DATASETS.TEST[0],
+        "for": args.unit or "params",
+        "weights": cfg.MODEL.WEIGHTS,
+        "images": args.images,
+        "num_images": args.num_images,
+    }
+    with locked(args.output):
+        found = Search(args.output, settings)
+        task = choose_task(model, args.images, args.num_images, None, None, True)
+
+        def score(candidate: nn.Module) -> float:
+            return find_metric(trainer_class(cfg).test(cfg, candidate), settings["metric"])
+
+        try:
+            step = search_smallest(model, task, settings["for"], score, found, progress=True)
+        finally:
+            if found.dense is None:  # nothing is known yet that another run could go on from
+                shutil.rmtree(args.output)
+    print(found)
+    print(f"{found.best}: {step.factor:.2f}x in {settings['for']}; see report.md there")
+    return found.best

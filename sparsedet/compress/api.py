@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -11,7 +12,7 @@ from ..latency import compare_latency
 from .calibrate import calibrate_, project_
 from .entries import plan_to_entries
 from .layer_times import time_layers
-from .planning import given_plan, make_plan, missed, untouched
+from .planning import Planner, given_plan, missed, untouched
 from .request import Request
 from .result import Result
 from .sensitivity import Sensitivity, unweighed
@@ -22,7 +23,14 @@ from .widths import with_readers
 TIMED = 2  # batches on which the whole model is timed, before and after
 
 
-def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool = False) -> Result:
+def compress_(
+    model: nn.Module,
+    task: Task,
+    request: Request,
+    *,
+    sensitivities: Mapping[str, Sensitivity] | None = None,
+    progress: bool = False,
+) -> Result:
     """Replace layers of a trained model, in place, by compact ones that put out nearly the same.
 
     Nothing is trained. The same inputs give the same plan, unless it counts time.
@@ -31,6 +39,7 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
         model: the dense one; it runs in eval mode, and keeps the modes that it had.
         task: what to calibrate on.
         request: what each layer is to become, or what the whole model is to cost.
+        sensitivities: of the model on the task, where they are known.
         progress: show bars.
 
     Raises:
@@ -40,12 +49,13 @@ def compress_(model: nn.Module, task: Task, request: Request, *, progress: bool 
     plan = given_plan(model, request)
     notes = untouched(model)
     task.start(model)
-    sensitivities: dict[str, Sensitivity] = {}
-    if request.calibrate or plan is None:
+    if sensitivities is None and (request.calibrate or plan is None):
         sensitivities = task.sensitivities(model, progress)
         notes += unweighed(sensitivities)
+    sensitivities = sensitivities or {}
     if plan is None:
-        plan, more = make_plan(model, task, request, sensitivities, progress)
+        planner = Planner(model, task, request, sensitivities, progress)
+        plan, more = planner.plan(request.targets)
         notes += more
     plan, links = with_readers(plan, model, task)
     entries = plan_to_entries(plan, model)

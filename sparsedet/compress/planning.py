@@ -19,7 +19,7 @@ from .profile import Profile, profile_layers
 from .request import Request
 from .result import Result
 from .sensitivity import Sensitivity
-from .targets import Cost, plan_for_targets
+from .targets import Cost, largest_factor, plan_for_targets
 from .task import Task
 
 MISSED = 1 - 1e-6
@@ -39,47 +39,68 @@ def given_plan(model: nn.Module, request: Request) -> Plan | None:
     return resolve_plan(model, read_plan(os.fspath(request.plan)))
 
 
-def make_plan(
-    model: nn.Module,
-    task: Task,
-    request: Request,
-    sensitivities: Mapping[str, Sensitivity],
-    progress: bool = False,
-) -> tuple[Plan, list[str]]:
-    """What each layer is to become so that the whole model meets the targets; and notes.
+class Planner:
+    """What the layers of one dense model may become; it is looked at once, for any targets.
 
-    Time is measured only for a target of it, or for ``no_slower``. Where that rule cannot be kept,
-    it is dropped, and a note says so.
+    Time is measured only for a target of it, or for ``no_slower``.
+
+    Args:
+        request: which layers and options count; its targets say whether time does.
 
     Raises:
-        InputError: a target out of reach, or a name that matches no layer.
+        InputError: a name that matches no layer.
     """
-    exclude = [*request.exclude, *task.answers(model)]
-    profile = profile_layers(
-        model,
-        task,
-        request.include,
-        exclude,
-        request.patterns,
-        sensitivities,
-        progress,
-        EVERY,
-        find_links(model, task)[0] if request.width else {},
-    )
-    targets = request.targets
-    if "latency" not in targets and not request.no_slower:
-        return plan_for_targets(profile, targets), []
-    latency = measure_latency(model, profile, task, progress)
-    costs = {"latency": latency}
-    try:
-        return plan_for_targets(_without_slower(profile, latency), targets, costs), []
-    except InputError:
-        plan = plan_for_targets(profile, targets, costs)
-    slower = [name for name in plan if latency.layer(name, plan[name]) > latency.layer(name, None)]
-    return plan, [
-        "the targets cannot be met while no layer is slower than dense, so that rule was dropped: "
-        f"{len(slower)} layers are slower{', the first ' + slower[0] if slower else ''}"
-    ]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        request: Request,
+        sensitivities: Mapping[str, Sensitivity],
+        progress: bool = False,
+    ):
+        self.profile = profile_layers(
+            model,
+            task,
+            request.include,
+            [*request.exclude, *task.answers(model)],
+            request.patterns,
+            sensitivities,
+            progress,
+            EVERY,
+            find_links(model, task)[0] if request.width else {},
+        )
+        self.costs: dict[str, Cost] = {}
+        if "latency" in request.targets or request.no_slower:
+            self.costs["latency"] = measure_latency(model, self.profile, task, progress)
+
+    def plan(self, targets: Mapping[str, float]) -> tuple[Plan, list[str]]:
+        """What each layer is to become so that the whole model meets the targets; and notes.
+
+        Where time counts, no layer becomes slower. Where that rule cannot be kept, it is dropped,
+        and a note says so.
+
+        Raises:
+            InputError: a target out of reach.
+        """
+        if not self.costs:
+            return plan_for_targets(self.profile, targets), []
+        latency = self.costs["latency"]
+        try:
+            profile = _without_slower(self.profile, latency)
+            return plan_for_targets(profile, targets, self.costs), []
+        except InputError:
+            plan = plan_for_targets(self.profile, targets, self.costs)
+        slower = [n for n in plan if latency.layer(n, plan[n]) > latency.layer(n, None)]
+        return plan, [
+            "the targets cannot be met while no layer is slower than dense, so that rule was "
+            f"dropped: {len(slower)} layers are slower"
+            f"{', the first ' + slower[0] if slower else ''}"
+        ]
+
+    def largest(self, unit: str) -> float:
+        """The factor by which the model can shrink in a unit, if nothing else counts."""
+        return largest_factor(self.profile, unit, self.costs)
 
 
 def _without_slower(profile: Profile, latency: Cost) -> Profile:

@@ -64,6 +64,12 @@ def plan_for_targets(
     return search.plan()
 
 
+def largest_factor(profile: Profile, unit: str, costs: Mapping[str, Cost] | None = None) -> float:
+    """The factor by which the whole model can shrink in one unit of :func:`plan_for_targets`."""
+    known = {**_own_costs(profile), **(costs or {})}
+    return _Search(profile, {unit: known[unit]}, {unit: 1.0}).largest_factors()[unit]
+
+
 def _own_costs(profile: Profile) -> dict[str, Cost]:
     weights = {
         name: {option.plan: option.weights for option in layer.options}
@@ -206,19 +212,25 @@ class _Search:
         self.excess = self._after(knob, option)
         self.chosen[knob] = option
 
-    def _out_of_reach(self) -> str:
+    def largest_factors(self) -> dict[str, float]:
+        """How far each unit alone can shrink. The choice is spoilt by it."""
         for pair in self.width.values():
             self.chosen[pair] = self.options[pair][-1]
-        parts = []
-        for unit, factor in self.targets.items():
-            least = self.rest[unit]
-            for name, layer in self.profile.layers.items():
-                costs = []
-                for option in layer.options:
-                    self.chosen[name] = option
-                    costs.append(self._cost(name)[unit])
-                least += min(costs)
-            parts.append(f"{unit} {factor:g}x (at most {1 / least:.1f}x)")
+        least = dict(self.rest)
+        for name, layer in self.profile.layers.items():
+            costs = []
+            for option in layer.options:
+                self.chosen[name] = option
+                costs.append(self._cost(name))
+            for unit in least:
+                least[unit] += min(cost[unit] for cost in costs)
+        return {unit: 1 / share for unit, share in least.items()}
+
+    def _out_of_reach(self) -> str:
+        largest = self.largest_factors()
+        parts = [
+            f"{u} {factor:g}x (at most {largest[u]:.1f}x)" for u, factor in self.targets.items()
+        ]
         return f"out of reach: {', '.join(parts)}; compress more of the layers or ask for less"
 
 

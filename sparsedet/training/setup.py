@@ -50,7 +50,7 @@ def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
         class_names(cfg, name)
     check_rules(cfg, EVALUATION if args.eval_only else TRAINING)
     for name in cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN + cfg.DATASETS.TEST:
-        _check_presence(name)
+        check_presence(name)
     if not args.eval_only:
         share_of_batch(cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
         share_of_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
@@ -92,7 +92,12 @@ def _is_told(record: logging.LogRecord) -> bool:
     return record.exc_info is None
 
 
-def _check_presence(dataset: str) -> None:
+def check_presence(dataset: str) -> None:
+    """Find out before anything is done whether the files of a data set are there.
+
+    Raises:
+        InputError: they are not.
+    """
     metadata = MetadataCatalog.get(dataset)
     place = metadata.get("json_file") or metadata.get("dirname")
     if place and "://" not in place and not os.path.exists(place):

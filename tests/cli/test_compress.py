@@ -201,7 +201,14 @@ def test_from_the_weights_alone(run_tool, dense, plan, tmp_path):
         (["--target-params", "0.5x"], 2, "0.5x is not a factor of at least 1"),
         (["--target-params", "nan"], 2, "nan is not a factor of at least 1"),
         (["--target-flops", "fast"], 2, "--target-flops: invalid factor value: 'fast'"),
-        ([], 2, "give a target (such as --target-params 12.4x) or a --plan"),
+        ([], 2, "give a target (such as --target-params 12.4x), --uniform, a --plan or --max"),
+        (["--target-params", "2x", "--max-drop", 1], 2, "give a target"),
+        (["--target-params", "2x", "--metric", "AP"], 2, "--metric, --on and --for are for --max"),
+        (["--max-drop", -1], 2, "--max-drop must be 0 or more points"),
+        (["--max-drop", 1, "--exclude", "a"], 2, "--include, --exclude and --no-slower are for"),
+        (["--target-params", "2x", "--precision", "int8"], 2, "--precision is for --export"),
+        (["--max-drop", 1, "--on", "shapes_tset"], 1, "'shapes_tset' is not registered"),
+        (["--max-drop", 1, "--metric", "PQ"], 1, "--metric PQ: this evaluation gives bbox/AP, "),
         (["--target-params", "2x", "--plan", "plan.yaml"], 2, "give a target"),
         (["--target-params", "2x", "--num-images", 0], 2, "--num-images must be at least 1"),
         (
@@ -232,6 +239,22 @@ def test_bad_arguments_end_in_one_line(run_tool, dense, tmp_path, arguments, sta
     assert end == status and len(errors) == 1 and message in errors[0], lines
     assert not any("Traceback" in line for line in lines)
     assert _no_folder_is_left(tmp_path)
+
+
+def test_from_a_checkpoint_to_a_file_in_one_command(run_tool, dense, tmp_path, monkeypatch):
+    """A search of two steps (a random model has nothing to lose), training, an exported file."""
+    monkeypatch.setattr("sparsedet.max_drop.STEPS", 2)
+    out = tmp_path / "out"
+    search = ["--max-drop", 1.5, "--num-images", 2, "--finetune", "--export", "onnx"]
+    status, lines = run_tool("compress.py", *dense, "--output", out, *search)
+    assert status == 0, lines
+    assert FILES | {"finetune", "model.onnx"} <= {path.name for path in (out / "best").iterdir()}
+    assert (out / "search.md").read_text().count(" yes |") == 2
+    before = (out / "search.json").read_text()
+    status, lines = run_tool("compress.py", *dense, "--output", out, *search)
+    assert status == 0 and (out / "search.json").read_text() == before, lines
+    status, lines = run_tool("compress.py", *dense, "--output", out, "--max-drop", 2)
+    assert status == 1 and "a search with another max_drop, num_images" in lines[-1], lines
 
 
 @pytest.mark.parametrize(
