@@ -147,7 +147,8 @@ def _test_size(path: str, nodes: DictConfig) -> dict[str, int]:
     steps = _select(path, nodes, "dataloader.test.mapper.augmentations")
     if steps is None:
         return {}
-    names = [str(getattr(step._target_, "__name__", step._target_)) for step in steps]
+    targets = [step["_target_"] for step in steps]
+    names = [str(getattr(target, "__name__", target)) for target in targets]
     if [name.rpartition(".")[-1] for name in names] != ["ResizeShortestEdge"]:
         raise InputError(
             f"{path}: dataloader.test.mapper.augmentations are {', '.join(names) or 'none'}; "

@@ -43,7 +43,7 @@ class LazyCfgNode(CfgNode):
     def model_class(self) -> str:
         """The name of the class of the model, dense or compact."""
         node = self.nodes.model
-        target = node.get("dense_target", node._target_)
+        target = node.get("dense_target", node["_target_"])
         return str(getattr(target, "__name__", target)).rpartition(".")[-1]
 
 
@@ -72,7 +72,7 @@ def compact_node(model: DictConfig, plan: Mapping[str, Mapping[str, Any]]) -> Di
     if "dense_target" in model:
         raise InputError("the model is compressed already; start from the dense one")
     compact = model.copy()
-    compact.update(dense_target=model._target_, _target_=compact_model)
+    compact.update(dense_target=model["_target_"], _target_=compact_model)
     compact.plan = {name: dict(entry) for name, entry in plan.items()}
     return compact
 
