@@ -77,7 +77,7 @@ def parse_args() -> argparse.Namespace:
     args.targets = {target: getattr(args, f"target_{target}") for target in TARGETS}
     given = [target for target, value in args.targets.items() if value is not None]
     if bool(given) + bool(args.plan) + bool(args.uniform) != 1:
-        parser.error("give a target (such as --target-params 12.4x), --uniform or a --plan")
+        parser.error("give a target (such as --target-params 12.4x) or a --plan, or --uniform")
     if not given and (args.include or args.exclude or args.no_slower):
         parser.error("--include, --exclude and --no-slower are for targets")
     if args.num_images < 1:
