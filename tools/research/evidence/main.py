@@ -5,10 +5,12 @@
         --data bccd=FOLDER vgg16=FILE.pth
     python tools/evidence.py run --all --data bccd=FOLDER raccoon=FOLDER vgg16=FILE.pth
     python tools/evidence.py tables
+    python tools/evidence.py gallery
 
 `run` first runs what a row needs, does nothing twice in one folder of work, and goes on where it
 was stopped. With --all it runs every row that has no record, whole tables soon. `tables` writes
-what the records say between the markers in README.md and docs/.
+what the records say between the markers in README.md and docs/, and `gallery` draws pictures of
+the models that are in the folder of work.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from sparsedet.cli.arguments import positive
 from sparsedet.errors import InputError
 
 from .records import FOLDER, read_records
-from .studies import choose, queue, read_rows
+from .studies import ROWS, choose, queue, read_rows
 
 
 def main() -> None:
@@ -33,9 +35,10 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the rows, and which were run")
     _run_arguments(commands.add_parser("run", help="run rows"))
-    commands.add_parser("tables", help="write the tables and the plot from the records")
+    commands.add_parser("tables", help="write the tables from the records")
+    _work_argument(commands.add_parser("gallery", help="draw the pictures of docs/gallery.md"))
     args = parser.parse_args()
-    {"list": show, "run": run, "tables": tables}[args.command](args)
+    {"list": show, "run": run, "tables": tables, "gallery": gallery}[args.command](args)
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +48,21 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", nargs="+", default=[], metavar="NAME=PATH", help="where a data set is"
     )
-    parser.add_argument("--work", type=Path, default=Path("output/evidence"), metavar="DIR")
+    _work_argument(parser)
+    parser.add_argument(
+        "--rows", type=Path, default=ROWS, metavar="FILE", help="of other studies", dest="file"
+    )
     parser.add_argument("--records", type=Path, default=FOLDER, metavar="DIR")
+
+
+def _work_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("output/evidence"),
+        metavar="DIR",
+        help="for checkpoints, some gigabytes (default: %(default)s)",
+    )
 
 
 def show(args: argparse.Namespace) -> None:
@@ -63,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     from .bench import Bench
     from .materials import Materials, parse_places
 
-    rows = read_rows()
+    rows = read_rows(args.file)
     if args.all == bool(args.rows):
         raise InputError("name rows, or give --all; `python tools/evidence.py list` has the names")
     if args.all:
@@ -86,4 +102,12 @@ def tables(args: argparse.Namespace) -> None:
     from .tables import write_documents
 
     for path in write_documents():
+        print(f"wrote {path}")
+
+
+def gallery(args: argparse.Namespace) -> None:
+    """Draw what there are models and records for."""
+    from .gallery import draw_gallery
+
+    for path in draw_gallery(args.work.absolute()):
         print(f"wrote {path}")
