@@ -16,6 +16,7 @@ from .tables import Records
 KINDS = {
     "train": ("dense", COLORS[0], "o"),
     "compress": ("nothing trained", COLORS[1], "s"),
+    "prune": ("channels pruned", COLORS[5], "P"),
     "finetune": ("fine-tuned, or trained on", COLORS[2], "^"),
     "scratch": ("compact from scratch", COLORS[4], "v"),
     "quantize": ("eight bits", COLORS[3], "D"),

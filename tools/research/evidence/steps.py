@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from sparsedet.detection.predictor import Predictor
 from sparsedet.detection.task import DetectionTask
 from sparsedet.exporting.api import export
 from sparsedet.exporting.evaluate import evaluate_export
+from sparsedet.files import new_folder
 from sparsedet.runtime.detector import Detector
 
 from .studies import Row
@@ -93,6 +95,27 @@ def compress(row: Row, cfg: CfgNode, folder: Path) -> Outcome:
     return Outcome(compact, numbers, {"calibration_images": len(images), "errors": errors})
 
 
+def prune(row: Row, cfg: CfgNode, folder: Path) -> Outcome:
+    """Remove channels of the parent's model by torch-pruning, and fit what is left."""
+    from prune import prune_into  # needs a library that no other row does
+
+    with new_folder(str(folder / "compact")) as temporary:
+        prune_into(
+            temporary,
+            argparse.Namespace(
+                config_file=str(parent_model(row, folder)),
+                weights=None,
+                opts=[],
+                images=None,
+                num_images=row.study.calibration,
+                output=str(folder / "compact"),
+                **row.settings,
+            ),
+        )
+    pruned = load_config(str(folder / "compact" / "config.yaml"))
+    return Outcome(pruned, {**accuracy(pruned, load_model(pruned)), **costs(pruned)})
+
+
 def quantize(row: Row, cfg: CfgNode, folder: Path) -> Outcome:
     """Export the parent's model in eight bits, calibrated on training images, and run that."""
     images = folder / "images"
@@ -120,6 +143,11 @@ def _trained(cfg: CfgNode, facts: list[dict]) -> Outcome:
     return Outcome(cfg, {**numbers, **costs(cfg)}, {"training": facts})
 
 
+def parent_model(row: Row, folder: Path) -> Path:
+    """The config of the model that the row begins with, ``folder`` being the row's own."""
+    return folder.parent.parent / row.parent.folder / "model.yaml"
+
+
 def costs(cfg: CfgNode) -> dict[str, int]:
     """Parameters, and multiply-adds of an image of the largest size that the config tests."""
     model = load_model(cfg)
@@ -133,5 +161,6 @@ STEPS: dict[str, Callable[[Row, CfgNode, Path], Outcome]] = {
     "finetune": finetune,
     "scratch": train_from_scratch,
     "compress": compress,
+    "prune": prune,
     "quantize": quantize,
 }
