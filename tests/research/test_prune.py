@@ -104,7 +104,7 @@ def test_a_global_ranking_takes_other_shares_of_the_layers(prune, folder, tmp_pa
     dense = _model(folder / "dense.yaml", "MODEL.WEIGHTS", folder / "dense.pth")
     pruned = _model(tmp_path / "pruned" / "config.yaml")
     before, after = (count_multiply_adds(model, 64, 96, 10) for model in (dense, pruned))
-    assert sum(before.values()) >= 3 * sum(after.values())
+    assert sum(before.values()) > 2.5 * sum(after.values())  # here of more proposals
     convs = zip(dense.backbone.children(), pruned.backbone.children())
     kept = [twin.out_channels / conv.out_channels for conv, twin in convs]
     assert kept[-1] == 1 and len(set(kept)) > 2 and min(kept) >= 1 / 16
