@@ -82,7 +82,8 @@ class Materials:
         for name, entry in before.DATASETS.REGISTER.items():
             root, _, rest = entry["root"].partition("/")
             if root in places:
-                opts += [f"DATASETS.REGISTER.{name}.root", os.path.join(places[root], rest)]
+                place = os.path.join(places[root], rest) if rest else places[root]
+                opts += [f"DATASETS.REGISTER.{name}.root", place]
         return load_config(str(study.config), opts)
 
     def facts(self, cfg: CfgNode, study: Study) -> dict:

@@ -72,7 +72,7 @@ def study_table(rows: Sequence[Row], records: Records) -> str:
     lines = [_line(group, records) for group in groups.values()]
     headings = ["row", "parameters", "multiply-adds", "AP50", "against", "COCO AP", "VOC mAP"]
     table = pipe_table([*headings, "seeds"], lines)
-    return f"\n{table}\n\n{_conditions(rows, records)}\n"
+    return f"\n{study.title}:\n\n{table}\n\n{_conditions(rows, records)}\n"
 
 
 def _line(group: Sequence[Row], records: Records) -> list[str]:
