@@ -57,11 +57,11 @@ def draw_detections(
         labels = [f"{class_names[c]} {s:.2f}" for c, s in zip(classes, instances.scores.tolist())]
         boxes = instances.pred_boxes.tensor.numpy()
         panels[f"{name}: {len(boxes)}"] = panel(boxes, classes, labels)
-    return _side_by_side(panels)
+    return side_by_side(panels)
 
 
-def _side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
-    """Pictures of one size in a row, each under its caption."""
+def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Pictures of one size, (H, W, 3) uint8, BGR, in a row, each under its caption."""
     first = next(iter(panels.values()))
     height, width = first.shape[:2]
     font = label_font(Image.fromarray(first))
