@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from evidence import tables
+from evidence.plots import plot_sizes
 from evidence.records import SCHEMA, path_of, read_record, read_records, write_record
 from evidence.rule import Rule
 from evidence.studies import ROOT, queue, read_rows
+from PIL import Image
 
 from sparsedet.errors import InputError
 
@@ -177,6 +179,13 @@ def test_files_that_are_no_records_are_refused(tmp_path, content):
     with pytest.raises(InputError, match="record"):
         read_record(path)
     assert read_record(Path(tmp_path / "none.json")) is None
+
+
+def test_sizes_are_plotted_of_what_was_run(rows, tmp_path):
+    records = {row: record(row, 50.0 + i, 10.0 + i) for i, row in enumerate(rows["small"][:3])}
+    plot_sizes(rows, records, str(tmp_path / "sizes.png"))
+    width, height = Image.open(tmp_path / "sizes.png").size
+    assert width > 600 and height > 400
 
 
 CONFIG = f"""

@@ -80,7 +80,8 @@ def activations(predictor: Predictor, image: np.ndarray) -> np.ndarray:
     Args:
         image: (H, W, 3) uint8, BGR.
     """
-    resized = predictor.aug.get_transform(image).apply_image(image)
+    seen = image[:, :, ::-1] if predictor.input_format == "RGB" else image
+    resized = predictor.aug.get_transform(seen).apply_image(seen)
     pixels = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)).astype("float32"))
     images = predictor.model.preprocess_image([{"image": pixels}])
     features = predictor.model.backbone(images.tensor)
