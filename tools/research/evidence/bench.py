@@ -39,6 +39,7 @@ class Bench:
 
     def __init__(self, work: Path, materials: Materials, records: Path = FOLDER):
         self.work, self.materials, self.records = work, materials, records
+        self.commit = commit()  # of the code that is loaded, whatever comes to the files
 
     def run(self, rows: Iterable[Row]) -> list[str]:
         """Run rows, and before each what it needs; a row that fails does not stop the others.
@@ -89,7 +90,7 @@ class Bench:
             "row": f"{row.study.name}/{row.name}",
             "seed": row.seed,
             "command": row.command,
-            "commit": commit(),
+            "commit": self.commit,
             "versions": {"sparsedet": sparsedet.__version__, **environment()},
             "date": date.today().isoformat(),
             "seconds": clock.seconds,
