@@ -242,7 +242,7 @@ def test_a_row_without_its_data_is_told_in_one_line(run_tool, tmp_path, monkeypa
         ((), "name rows, or give --all"),
         (("bccd-vgg16", "--all"), "name rows, or give --all"),
         (("none",), "none: no such row"),
-        (("bccd-vgg16/none",), "one of dense, dense-longer"),
+        (("bccd-vgg16/none",), "one of dense, compact-12.4x"),
         (("bccd-vgg16/dense", "--seed", 9), "seeds 1, 2, 3"),
         (("bccd-vgg16/dense", "--data", "bccd"), "--data bccd: expected NAME=PATH"),
         (("bccd-vgg16/dense", "--data", "bccd=/none"), "--data bccd=/none: expected NAME=PATH"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -85,34 +86,37 @@ def train_from_scratch(row: Row, cfg: CfgNode, folder: Path) -> Outcome:
 
 def compress(row: Row, cfg: CfgNode, folder: Path) -> Outcome:
     """Compress the parent's model on training images that the seed chooses; nothing is trained."""
-    images = load_images(cfg, None, row.study.calibration, seed=row.seed)
-    model = load_model(cfg)
-    result = compress_(model, task=DetectionTask(images, cfg), **row.settings)
-    result.save(folder / "compact")
-    compact = load_config(str(folder / "compact" / "config.yaml"))
+    output, errors = folder / "compact", folder / "errors.json"
+    if not output.exists():  # an attempt may have ended in the evaluation
+        images = load_images(cfg, None, row.study.calibration, seed=row.seed)
+        model = load_model(cfg)
+        result = compress_(model, task=DetectionTask(images, cfg), **row.settings)
+        of_layers = {name: layer.error for name, layer in result.layers.items()}
+        errors.write_text(json.dumps(of_layers), encoding="utf-8")
+        result.save(output)
+    compact = load_config(str(output / "config.yaml"))
     numbers = {**accuracy(compact, load_model(compact)), **costs(compact)}
-    errors = {name: layer.error for name, layer in result.layers.items()}
-    return Outcome(compact, numbers, {"calibration_images": len(images), "errors": errors})
+    return Outcome(compact, numbers, {"errors": json.loads(errors.read_text(encoding="utf-8"))})
 
 
 def prune(row: Row, cfg: CfgNode, folder: Path) -> Outcome:
     """Remove channels of the parent's model by torch-pruning, and fit what is left."""
     from prune import prune_into  # needs a library that no other row does
 
-    with new_folder(str(folder / "compact")) as temporary:
-        prune_into(
-            temporary,
-            argparse.Namespace(
-                config_file=str(parent_model(row, folder)),
-                weights=None,
-                opts=[],
-                images=None,
-                num_images=row.study.calibration,
-                output=str(folder / "compact"),
-                **row.settings,
-            ),
+    output = folder / "compact"
+    if not output.exists():
+        arguments = argparse.Namespace(
+            config_file=str(folder.parent.parent / row.parent.folder / "model.yaml"),
+            weights=None,
+            opts=[],
+            images=None,
+            num_images=row.study.calibration,
+            output=str(output),
+            **row.settings,
         )
-    pruned = load_config(str(folder / "compact" / "config.yaml"))
+        with new_folder(arguments.output) as temporary:
+            prune_into(temporary, arguments)
+    pruned = load_config(str(output / "config.yaml"))
     return Outcome(pruned, {**accuracy(pruned, load_model(pruned)), **costs(pruned)})
 
 
@@ -124,7 +128,7 @@ def quantize(row: Row, cfg: CfgNode, folder: Path) -> Outcome:
     for record in records[:: max(1, len(records) // INT8_IMAGES)][:INT8_IMAGES]:
         link = images / os.path.basename(record["file_name"])
         if not link.exists():
-            link.symlink_to(record["file_name"])
+            link.symlink_to(os.path.abspath(record["file_name"]))
     file = str(folder / "int8.xml")
     model = load_model(cfg)
     export(model, file, precision="int8", images=str(images))
@@ -141,11 +145,6 @@ def _trained(cfg: CfgNode, facts: list[dict]) -> Outcome:
     for fact in facts[:-1]:
         fact.pop("numbers")
     return Outcome(cfg, {**numbers, **costs(cfg)}, {"training": facts})
-
-
-def parent_model(row: Row, folder: Path) -> Path:
-    """The config of the model that the row begins with, ``folder`` being the row's own."""
-    return folder.parent.parent / row.parent.folder / "model.yaml"
 
 
 def costs(cfg: CfgNode) -> dict[str, int]:
