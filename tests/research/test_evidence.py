@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from evidence import tables
+from evidence import tables, training
 from evidence.plots import plot_sizes
 from evidence.records import SCHEMA, path_of, read_record, read_records, write_record
 from evidence.rule import Rule
@@ -198,18 +198,26 @@ SOLVER: {{IMS_PER_BATCH: 2, CHECKPOINT_PERIOD: 1}}
 """
 
 
-def test_a_row_is_run_with_what_it_needs_and_then_left_alone(run_tool, shapes, tmp_path):
+@pytest.fixture
+def run_small(run_tool, shapes, tmp_path):
+    """Run a row of ROWS with seed 2, in a folder of its own for each name."""
     config = tmp_path / "small.yaml"
     config.write_text(CONFIG)
     (tmp_path / "rows.yaml").write_text(ROWS.format(config=config))
-    places = ["--work", tmp_path / "work", "--records", tmp_path / "records"]
-    arguments = ["run", "small/finetuned-12.4x", "--seed", 2, "--rows", tmp_path / "rows.yaml"]
-    arguments += places
-    data = ["--data", f"shapes={shapes / 'shapes'}"]
-    status, lines = run_tool("evidence.py", *arguments, *data)
-    assert status == 0, lines
     rows = queue(read_rows(tmp_path / "rows.yaml"))
-    records = read_records(rows, tmp_path / "records")
+
+    def run(row, name="one"):
+        places = ["--work", tmp_path / name / "work", "--records", tmp_path / name / "records"]
+        given = ["--rows", tmp_path / "rows.yaml", "--data", f"shapes={shapes / 'shapes'}"]
+        status, lines = run_tool("evidence.py", "run", row, "--seed", 2, *places, *given)
+        return status, lines, read_records(rows, tmp_path / name / "records")
+
+    return run
+
+
+def test_a_row_is_run_with_what_it_needs_and_then_left_alone(run_small, tmp_path):
+    status, lines, records = run_small("small/finetuned-12.4x")
+    assert status == 0, lines
     assert [str(row) for row in records] == [
         "small/dense seed 2",
         "small/compact-12.4x seed 2",
@@ -220,9 +228,28 @@ def test_a_row_is_run_with_what_it_needs_and_then_left_alone(run_tool, shapes, t
     assert finetuned["numbers"]["params"] == compact["numbers"]["params"]
     assert dense["data"]["train"]["images"] == 7 and dense["data"]["test"]["images"] == 2
     assert dense["training"][0]["evaluations"][-1][0] == dense["training"][0]["iterations"]
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").rglob("*.json")}
-    assert run_tool("evidence.py", *arguments, *data)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*.json")}
+    assert run_small("small/finetuned-12.4x")[0] == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_an_interrupted_row_goes_on_to_the_same_numbers(run_small, monkeypatch):
+    _, _, whole = run_small("small/dense")
+    evaluate, times = training.accuracy, iter(range(9))
+
+    def interrupted(cfg, model):
+        if next(times) == 1:
+            raise KeyboardInterrupt
+        return evaluate(cfg, model)
+
+    monkeypatch.setattr(training, "accuracy", interrupted)
+    status, _, nothing = run_small("small/dense", "other")
+    assert status == 130 and not nothing
+    status, lines, resumed = run_small("small/dense", "other")
+    assert status == 0, lines
+    (whole,), (resumed,) = whole.values(), resumed.values()
+    assert resumed["begun"] == 2 and whole["begun"] == 1
+    assert resumed["numbers"] == whole["numbers"] and resumed["training"] == whole["training"]
 
 
 def test_a_row_without_its_data_is_told_in_one_line(run_tool, tmp_path, monkeypatch):
