@@ -8,7 +8,7 @@ from evidence import tables, training
 from evidence.plots import plot_sizes
 from evidence.records import SCHEMA, path_of, read_record, read_records, write_record
 from evidence.rule import Rule
-from evidence.studies import ROOT, queue, read_rows
+from evidence.studies import DOINGS, ROOT, queue, read_rows
 from PIL import Image
 
 from sparsedet.errors import InputError
@@ -95,6 +95,37 @@ def test_rule_ends():
     assert Rule(every=10, most=20).reason(looks(1.0, 0.0)) == "after 20 iterations"
 
 
+@pytest.mark.parametrize(
+    "values", [{"every": 0}, {"every": 1.5}, {"most": 0}, {"patience": -1}, {"settle": "long"}]
+)
+def test_rules_that_never_end_are_refused(values):
+    with pytest.raises(InputError, match=f"rule: {next(iter(values))} is"):
+        Rule(**{"every": 1, "most": 2, **values})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("studies:", "other:", "no studies"),
+        ("    title: Small\n", "", "small: there is no title"),
+        ("do: finetune, from: dense", "do: finetune, from: none", "there is no row none before"),
+        ("do: finetune, from: dense", "do: finetune", "dense-longer begins with"),
+        ("do: compress", "do: shrink", "there is no way to shrink"),
+        ("seeds: [1, 2]", "seeds: 1", "small: a field is of another kind"),
+        ("patience: 1", "patiense: 1", "small: a field is of another kind"),
+        ("every: 2", "every: 0", "small: rule: every is 0"),
+        ("rows:", "rows: 3\n    others:", "small: a field is of another kind"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_told_in_one_line(tmp_path, old, new, message):
+    path = tmp_path / "rows.yaml"
+    path.write_text(ROWS.format(config="none.yaml").replace(old, new, 1))
+    with pytest.raises(InputError) as error:
+        read_rows(path)
+    assert message in str(error.value) and str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_documents_are_what_the_records_say():
     rows = read_rows()
     records = read_records(queue(rows))
@@ -108,8 +139,8 @@ def test_every_row_is_one_of_a_dense_model_and_has_a_step():
 
     for row in queue(read_rows()):
         assert next(row.lineage()).do == "train"
-        assert row.do in STEPS
         assert row.study.config.is_file()
+    assert set(STEPS) == set(DOINGS)
 
 
 def test_tables_hold_means_spreads_and_what_was_not_run(rows, tmp_path):
@@ -157,6 +188,7 @@ def test_records_are_read_as_written(rows, tmp_path):
         ({"schema": SCHEMA + 1}, f"a record of schema {SCHEMA + 1}, and this version reads"),
         ({"numbers": {}}, "no numbers.params"),
         ({"numbers": {**numbers(1.0), "AP50": "high"}}, "no numbers.AP50"),
+        ({"numbers": {**numbers(1.0), "AP": float("nan")}}, "no numbers.AP;"),
         ({"numbers": [1]}, "no numbers;"),
         ({"row": "small/other"}, "is of small/other, not of small/dense seed 1"),
     ],

@@ -71,7 +71,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return known and math.isfinite(value)
 
 
 def read_records(rows: Iterable[Row], folder: Path = FOLDER) -> dict[Row, dict[str, Any]]:

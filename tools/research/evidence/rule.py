@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sparsedet.errors import InputError
+
 METRIC = "AP50"
 
 
@@ -20,12 +22,21 @@ class Rule:
         most: iterations at the first rate, even if it still helps.
         patience: so many evaluations in a row without a better AP50 end the first rate.
         settle: iterations at a tenth of it.
+
+    Raises:
+        InputError: a value that would never end, or that is no whole number.
     """
 
     every: int
     most: int
     patience: int = 0
     settle: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("most", 1), ("patience", 0), ("settle", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise InputError(f"rule: {name} is {value!r}; a whole number from {least} on")
 
     def next(self, evaluations: Sequence[Mapping]) -> tuple[int, tuple[int, ...]] | None:
         """Up to which iteration to go on, and where the rate falls; None when it is over.

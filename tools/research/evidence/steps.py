@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,8 @@ def train_from_scratch(row: Row, cfg: CfgNode, folder: Path) -> Outcome:
     facts = []
     for i, phase in enumerate(row.study.training, start=1):
         # Nothing is pretrained in compact layers, so everything learns.
-        opts = {**phase["opts"], "MODEL.BACKBONE.FREEZE_AT": 0}
-        cfg, fact = train(cfg, {**phase, "opts": opts}, folder / f"phase{i}")
+        phase = replace(phase, opts={**phase.opts, "MODEL.BACKBONE.FREEZE_AT": 0})
+        cfg, fact = train(cfg, phase, folder / f"phase{i}")
         facts.append(fact)
     return _trained(cfg, facts)
 

@@ -10,9 +10,21 @@ from typing import Any
 from sparsedet.errors import InputError
 from sparsedet.yaml_files import read_yaml
 
+from .rule import Rule
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 ROWS = HERE / "rows.yaml"
+DOINGS = ("train", "finetune", "scratch", "compress", "prune", "quantize")
+"""What a row may do; :mod:`evidence.steps` has a function for each."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Of a training: what of the config it changes, and the rule by which it ends."""
+
+    opts: Mapping[str, Any]
+    rule: Rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +36,8 @@ class Study:
         data: names of what :mod:`evidence.materials` finds: the data set, and weights to start
             from, if any.
         calibration: how many training images.
-        training: of the dense model, phase by phase: ``opts`` of the config, and the rule by which
-            the phase ends.
-        finetuning: one such phase; the dense model is trained as much longer by the same.
+        training: of the dense model, phase by phase.
+        finetuning: of a compact model; the dense one is trained as much longer by the same.
     """
 
     name: str
@@ -34,8 +45,8 @@ class Study:
     config: Path
     data: tuple[str, ...]
     calibration: int
-    training: tuple[Mapping[str, Any], ...]
-    finetuning: Mapping[str, Any]
+    training: tuple[Phase, ...]
+    finetuning: Phase
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,24 +89,41 @@ def read_rows(path: Path = ROWS) -> dict[str, list[Row]]:
     """Every row with every seed, by the name of its study, in the order of the file.
 
     Raises:
-        InputError: a row's parent does not stand before it.
+        InputError: a field is missing or of another kind; a row's parent does not stand before it.
     """
     rows: dict[tuple[str, str], dict[int, Row]] = {}
-    for study_name, entry in read_yaml(str(path))["studies"].items():
-        study = _study(study_name, entry)
-        for name, settings in entry["rows"].items():
-            settings = dict(settings)
-            do, origin = settings.pop("do"), settings.pop("from", None)
-            seeds = settings.pop("seeds", entry["seeds"])
-            parents = _parents(rows, study_name, name, origin)
-            rows[study_name, name] = {
-                seed: Row(study, name, seed, do, settings, _of_seed(parents, seed))
-                for seed in seeds
-            }
+    studies = read_yaml(str(path)).get("studies")
+    if not isinstance(studies, dict):
+        raise InputError(f"{path}: no studies; see {ROWS.name} of the project")
+    for name, entry in studies.items():
+        try:
+            _add_study(rows, name, entry)
+        except InputError as error:
+            raise InputError(f"{path}: {name}: {error}") from None
+        except KeyError as error:
+            raise InputError(f"{path}: {name}: there is no {error.args[0]}") from None
+        except (TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"{path}: {name}: a field is of another kind: {error}") from None
     by_study: dict[str, list[Row]] = {}
-    for (study_name, _), seeds in rows.items():
-        by_study.setdefault(study_name, []).extend(seeds.values())
+    for (study, _), seeds in rows.items():
+        by_study.setdefault(study, []).extend(seeds.values())
     return by_study
+
+
+def _add_study(rows: dict, study_name: str, entry: Mapping[str, Any]) -> None:
+    study = _study(study_name, entry)
+    for name, settings in entry["rows"].items():
+        settings = dict(settings)
+        do, origin = settings.pop("do"), settings.pop("from", None)
+        if do not in DOINGS:
+            raise KeyError(f"way to {do}, as {name} asks for; one of {', '.join(DOINGS)}")
+        if (origin is None) != (do == "train"):
+            raise KeyError(f"model that {name} begins with: from is for all but train")
+        parents = {} if origin is None else rows[_place(rows, study_name, origin)]
+        rows[study_name, name] = {
+            seed: Row(study, name, seed, do, settings, _of_seed(parents, seed))
+            for seed in settings.pop("seeds", entry["seeds"])
+        }
 
 
 def _study(name: str, entry: Mapping[str, Any]) -> Study:
@@ -105,25 +133,25 @@ def _study(name: str, entry: Mapping[str, Any]) -> Study:
         config=ROOT / entry["config"],
         data=tuple(entry["data"]),
         calibration=entry["calibration"],
-        training=tuple(entry["training"]),
-        finetuning=entry["finetuning"],
+        training=tuple(map(_phase, entry["training"])),
+        finetuning=_phase(entry["finetuning"]),
     )
 
 
-def _parents(rows: Mapping, study: str, name: str, origin: str | None) -> Mapping[int, Row] | None:
-    if origin is None:
-        return None
-    place = tuple(origin.split("/")) if "/" in origin else (study, origin)
-    if place not in rows:
-        raise InputError(f"{ROWS}: {study}/{name}: there is no row {origin} before it")
-    return rows[place]
+def _phase(entry: Mapping[str, Any]) -> Phase:
+    return Phase(dict(entry["opts"]), Rule(**entry["rule"]))
 
 
-def _of_seed(parents: Mapping[int, Row] | None, seed: int) -> Row | None:
+def _place(rows: Mapping, study: str, origin: str) -> tuple[str, str]:
+    study, _, name = origin.rpartition("/") if "/" in origin else (study, "", origin)
+    if (study, name) not in rows:
+        raise KeyError(f"row {origin} before the one that begins with it")
+    return study, name
+
+
+def _of_seed(parents: Mapping[int, Row], seed: int) -> Row | None:
     """The parent of the same seed, or the only one: a training may be one for several seeds."""
-    if parents is None:
-        return None
-    return parents.get(seed) or next(iter(parents.values()))
+    return parents.get(seed) or next(iter(parents.values()), None)
 
 
 def queue(rows: Mapping[str, list[Row]]) -> list[Row]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from torch import nn
 from sparsedet.files import replacing
 from sparsedet.training.trainer import Trainer
 
-from .rule import Rule
+from .studies import Phase
 
 EVALUATIONS = "evaluations.json"
 
 
-def train(cfg: CfgNode, phase: Mapping[str, Any], folder: Path) -> tuple[CfgNode, dict]:
+def train(cfg: CfgNode, phase: Phase, folder: Path) -> tuple[CfgNode, dict]:
     """Train in ``folder``, or go on there, until the phase's rule ends it.
 
     A round is a run of the :class:`Trainer` that is resumed, which goes on bit for bit.
@@ -28,10 +27,10 @@ def train(cfg: CfgNode, phase: Mapping[str, Any], folder: Path) -> tuple[CfgNode
         the config of the trained model, and what the record says of the training; ``numbers`` are
         those of its last evaluation.
     """
-    rule = Rule(**phase["rule"])
+    rule = phase.rule
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.merge_from_list([x for pair in phase["opts"].items() for x in pair])
+    cfg.merge_from_list([x for pair in phase.opts.items() for x in pair])
     cfg.OUTPUT_DIR, cfg.TEST.EVAL_PERIOD = str(folder), 0
     folder.mkdir(parents=True, exist_ok=True)
     while True:
