@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from sparsedet.reports.style import COLORS, save_figure, tidy
 
@@ -49,6 +49,8 @@ def _panel(axes: Axes, rows: list[Row], records: Records) -> None:
             x, y = ([point[key] for point in points] for key in ("params", "AP50"))
             axes.scatter(x, y, s=28, c=color, marker=marker, alpha=0.7, linewidths=0, label=label)
     axes.set(xscale="log", xlabel="parameters", ylabel="AP50 (%)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     tidy(axes)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="best")
