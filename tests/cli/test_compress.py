@@ -205,7 +205,11 @@ def test_from_the_weights_alone(run_tool, dense, plan, tmp_path):
         (["--target-params", "2x", "--max-drop", 1], 2, "give a target"),
         (["--target-params", "2x", "--metric", "AP"], 2, "--metric, --on and --for are for --max"),
         (["--max-drop", -1], 2, "--max-drop must be 0 or more points"),
-        (["--max-drop", 1, "--exclude", "a"], 2, "--include, --exclude, --no-slower and --width are"),
+        (
+            ["--max-drop", 1, "--exclude", "a"],
+            2,
+            "--include, --exclude, --no-slower and --width are",
+        ),
         (["--target-params", "2x", "--precision", "int8"], 2, "--precision is for --export"),
         (["--max-drop", 1, "--on", "shapes_tset"], 1, "'shapes_tset' is not registered"),
         (["--max-drop", 1, "--metric", "PQ"], 1, "--metric PQ: this evaluation gives bbox/AP, "),

@@ -143,6 +143,20 @@ def test_detections_beside_ground_truth(size, scale):
         assert (panel[middle, round(25 * scale)] == BLUE).all()
 
 
+def test_models_stand_side_by_side():
+    image = blue_picture(640, 200)
+    models = {
+        "dense": detected([[10.0, 50, 50, 100]], [0.3], [0], image),
+        "compact": detected([[100.0, 50, 150, 100]], [0.3], [0], image),
+    }
+    result = draw_detections(image, models, [], ["cat"])
+    gap = (result.shape[1] - 3 * 640) // 2
+    truth, dense, compact = (result[-200:, x * (640 + gap) :][:, :640] for x in range(3))
+    assert (truth == BLUE).all()
+    assert (dense[75, 10] != BLUE).any() and (dense[75, 100] == BLUE).all()
+    assert (compact[75, 100] != BLUE).any() and (compact[75, 10] == BLUE).all()
+
+
 def test_nothing_to_draw():
     image = blue_picture(800, 600)
     result = draw_detections(image, detected([], [], [], image), [], ["cat"])

@@ -97,6 +97,19 @@ def test_dead_channels_go_first_and_nothing_is_lost(prune, run_tool, folder, tmp
     assert (out / "model_final.pth").is_file()
 
 
+def test_a_global_ranking_takes_other_shares_of_the_layers(prune, folder, tmp_path):
+    pytest.importorskip("torch_pruning")
+    status, lines = prune("3x", "--global-ranking")
+    assert status == 0, lines
+    dense = _model(folder / "dense.yaml", "MODEL.WEIGHTS", folder / "dense.pth")
+    pruned = _model(tmp_path / "pruned" / "config.yaml")
+    before, after = (count_multiply_adds(model, 64, 96, 10) for model in (dense, pruned))
+    assert sum(before.values()) > 2.5 * sum(after.values())  # here of more proposals
+    convs = zip(dense.backbone.children(), pruned.backbone.children())
+    kept = [twin.out_channels / conv.out_channels for conv, twin in convs]
+    assert kept[-1] == 1 and len(set(kept)) > 2 and min(kept) >= 1 / 16
+
+
 def test_the_rest_is_fitted_to_the_dense_outputs(folder, monkeypatch):
     pytest.importorskip("torch_pruning")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(folder))

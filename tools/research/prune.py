@@ -5,7 +5,9 @@
         --weights dense/model_final.pth --images photos --target-flops 3x --output pruned
 
 Of every convolution of the backbone and of fc6 and fc7, torch-pruning removes the same share of
-channels, those of the least norm, but none of those that more than one head reads (conv5_3's). The
+channels, those of the least norm, but none of those that more than one head reads (conv5_3's). With
+--global-ranking the norms of all convolutions are ranked together, relative to the mean of their
+layer, of which each keeps a sixteenth at least (fc6 and fc7 must stay of one size). The
 layers that are left, but for fc6, whose inputs are too many for it, are then fitted to the dense
 ones' outputs on images, one after another (He et al., arXiv 1707.06168), as tools/compress.py does
 it, for a fair comparison.
@@ -57,6 +59,9 @@ STEPS = 100
 MULTIPLE = 8
 """Numbers of channels stay multiples of it, for speed."""
 
+MOST = 1 - 1 / 16
+"""Share of a layer's channels that a global ranking may remove: an empty one ends the network."""
+
 FC6 = "roi_heads.box_head.fc6"
 
 
@@ -68,6 +73,9 @@ def parse_args() -> argparse.Namespace:
         required=True,
         metavar="FACTORx",
         help="by which the multiply-adds are to shrink",
+    )
+    parser.add_argument(
+        "--global-ranking", action="store_true", help="not the same share of every convolution"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="a new folder")
     args = parser.parse_args()
@@ -94,13 +102,18 @@ def multiply_adds(model: nn.Module, outputs: Mapping[str, float]) -> float:
 
 
 def prune_channels(
-    model: nn.Module, outputs: Mapping[str, float], factor: float, rest: float = 0.0
+    model: nn.Module,
+    outputs: Mapping[str, float],
+    factor: float,
+    rest: float = 0.0,
+    global_ranking: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Remove channels until the multiply-adds of ``model`` are ``factor`` times fewer.
 
     Args:
         outputs: how many positions the output of each of :func:`layers_to_prune` has.
         rest: multiply-adds of all other layers.
+        global_ranking: choose among the channels of all convolutions, not within each.
 
     Returns:
         for each layer, the numbers of the channels that are left
@@ -119,7 +132,9 @@ def prune_channels(
             network,
             torch.zeros(1, *shape, device=model.device),
             torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            global_pruning=global_ranking and network is vgg,
             pruning_ratio=1.0,
+            max_pruning_ratio=MOST if global_ranking and network is vgg else 1.0,
             iterative_steps=STEPS,
             round_to=MULTIPLE,
             ignored_layers=ignored,
@@ -228,7 +243,7 @@ def prune_into(folder: str, args: argparse.Namespace) -> None:
     dense = copy.deepcopy(model)
     before = survey.multiply_adds, count_parameters(model)
     rest = survey.multiply_adds - multiply_adds(model, survey.outputs)
-    kept = prune_channels(model, survey.outputs, args.target_flops, rest)
+    kept = prune_channels(model, survey.outputs, args.target_flops, rest, args.global_ranking)
     refit(model, dense, kept, survey.outputs, task)
     with open(os.path.join(folder, "config.yaml"), "w", encoding="utf-8") as file:
         file.write(pruned_config(cfg, model, args.output).dump())
