@@ -23,7 +23,6 @@ EXTRAS = {
     "openvino": [*DEPLOY, "openvino>=2024.0"],  # to write .xml files, together with train
     "web": [*DEPLOY, *ONNXRUNTIME, "flask>=3.0"],
     "ray": [*DEPLOY, *ONNXRUNTIME, "ray[data]>=2.60"],  # images beyond one machine
-    "lvis": ["lvis>=0.5.3"],  # to evaluate on LVIS
     "prune": ["torch-pruning>=1.6,<2"],  # for tools/research/prune.py alone
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
@@ -37,6 +36,7 @@ EXTRAS["dev"] = [
     "mypy>=1.8",
     "playwright>=1.40",
     "pytest>=7.3",
+    "pytest-xdist>=3.8",
     "ruff>=0.9",
     "setuptools>=64",  # to build the wheel without downloading it
 ]

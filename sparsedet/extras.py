@@ -15,7 +15,6 @@ EXTRAS = {
     "cv2": "deploy",
     "flask": "web",
     "h5py": "train",
-    "lvis": "lvis",
     "matplotlib": "train",
     "numpy": "deploy",
     "onnx": "train",
@@ -36,6 +35,7 @@ DETECTRON2 = (
 # What no extra brings: pip would take one build of torch of many, and has no detectron2, with which
 # the others come; timm brings a client of Hugging Face, which nothing else here needs.
 OTHERS = {
+    "lvis": "needs lvis: pip install --no-deps lvis; what it lists would be a second OpenCV",
     "torch": TORCH,
     "torchvision": TORCH,
     "timm": "needs timm: pip install timm",

@@ -21,7 +21,7 @@ SUPERSAMPLE = 4  # antialiasing: masks are drawn this much larger, then averaged
 
 def draw_picture(
     rng: np.random.Generator, size: tuple[int, int]
-) -> tuple[np.ndarray, list[tuple[int, tuple[int, int, int, int]]]]:
+) -> tuple[np.ndarray, list[tuple[int, tuple[int, int, int, int]]], np.ndarray]:
     """Draw one picture.
 
     Args:
@@ -32,10 +32,11 @@ def draw_picture(
         image: uint8 BGR, (height, width, 3).
         objects: [(class index in SHAPE_CLASSES, (x0, y0, x1, y1))], the box in whole pixels with
             x1 and y1 exclusive, tight around the shape as if nothing covered it.
+        owner: int32, (height, width), the index of the object that is seen at a pixel, or -1.
     """
     width, height = size
     image = _background(rng, width, height)
-    owner = np.full((height, width), -1, dtype=np.int32)  # which object is seen at a pixel
+    owner = np.full((height, width), -1, dtype=np.int32)
     areas: list[int] = []
     objects: list[tuple[int, tuple[int, int, int, int]]] = []
     longest = min(MAX_SIZE * max(size), 0.9 * min(size))
@@ -56,7 +57,7 @@ def draw_picture(
                 areas.append(int(solid.sum()))
                 objects.append((label, box))
                 break
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8), objects
+    return np.clip(image + 0.5, 0, 255).astype(np.uint8), objects, owner
 
 
 def _fits(box, solid, owner, owner_here, areas, objects) -> bool:

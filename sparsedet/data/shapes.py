@@ -4,7 +4,7 @@ root/
   JPEGImages/000001.jpg ...
   Annotations/000001.xml ...
   ImageSets/Main/{trainval,test}.txt
-  annotations/{trainval,test}.json      COCO, its images in JPEGImages
+  annotations/{trainval,test}.json      COCO, its images in JPEGImages, with masks of what is seen
   shapes.json                           what it was made from
 """
 
@@ -13,9 +13,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from typing import Any
 
 import cv2
 import numpy as np
+from pycocotools.mask import encode
 from tqdm import tqdm
 
 from ..errors import InputError
@@ -24,7 +26,7 @@ from .shape_pictures import SHAPE_CLASSES, draw_picture
 from .writers import coco_content, voc_tree
 
 STAMP = "shapes.json"
-VERSION = 1  # of the pictures: raise it when a seed no longer gives the same ones
+VERSION = 2  # raise it when a seed no longer gives the same pictures and annotations
 
 
 def generate_shapes(
@@ -95,13 +97,16 @@ def _write(root: str, stamp: dict) -> None:
             images = []
             for i in range(count):
                 rng = np.random.default_rng([stamp["seed"], split_index, i])
-                image, objects = draw_picture(rng, (width, height))
+                image, objects, owner = draw_picture(rng, (width, height))
                 number += 1
                 file_name = f"{number:06d}.jpg"
                 path = os.path.join(root, "JPEGImages", file_name)
                 if not cv2.imwrite(path, image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
                     raise InputError(f"{path}: cannot be written; is the disk full?")
-                drawn = [Object(SHAPE_CLASSES[label], list(box), {}) for label, box in objects]
+                drawn = [
+                    Object(SHAPE_CLASSES[label], list(box), _mask(owner == index))
+                    for index, (label, box) in enumerate(objects)
+                ]
                 images.append(Image(number, file_name, width, height, drawn))
                 tree = voc_tree(images[-1], "shapes")
                 tree.write(os.path.join(root, "Annotations", f"{number:06d}.xml"))
@@ -111,6 +116,12 @@ def _write(root: str, stamp: dict) -> None:
             content = coco_content(images, SHAPE_CLASSES, "shapes drawn over textured backgrounds")
             _write_text(root, f"annotations/{split}.json", json.dumps(content))
     _write_text(root, STAMP, json.dumps(stamp) + "\n")
+
+
+def _mask(seen: np.ndarray) -> dict[str, Any]:
+    """Of the pixels of an object, (height, width) bool, the fields of a COCO annotation."""
+    runs = encode(np.asfortranarray(seen, dtype=np.uint8))
+    return {"segmentation": runs, "area": int(seen.sum())}
 
 
 def _write_text(root: str, name: str, text: str) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 
 import torch
+from detectron2.layers import DeformConv, ModulatedDeformConv
 from torch import nn
 
 from .. import __version__
@@ -69,6 +70,7 @@ def export_graph(
         require_engine("openvino", f"exporting to {path}")
     if eight_bits:
         require_engine("onnxruntime", f"exporting to {path}")
+    _check_operators(model)
     graph = DetectionGraph(copy.deepcopy(model) if eight_bits else model)
     info = ModelInfo(
         class_names=list(class_names),
@@ -122,6 +124,16 @@ def replacing_files(path: str) -> Iterator[str]:
                 os.replace(os.path.join(temporary, part), os.path.join(folder, part))
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _check_operators(model: nn.Module) -> None:
+    """Of what has no operator the tracer names another, or none."""
+    for name, module in model.named_modules():
+        if isinstance(module, (DeformConv, ModulatedDeformConv)):
+            raise InputError(
+                f"the model cannot be exported: {name} is a deformable convolution, for which ONNX "
+                f"has no operator in opset {OPSET}"
+            )
 
 
 def _trace(graph: DetectionGraph, path: str) -> None:

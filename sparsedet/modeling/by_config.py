@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from detectron2.config import CfgNode
 from torch import nn
 
@@ -44,11 +46,12 @@ def sparsify_by_config(module: nn.Module, cfg: CfgNode, scope: str) -> nn.Module
 def _entries_under(scope: str, plan: CfgNode) -> dict:
     entries = {}
     for name, entry in plan.items():
-        if name.startswith(scope):
-            entries[name[len(scope) :]] = dict(entry)
-            if "channelwise" in entry:  # names as well
-                inner = [other.removeprefix(scope) for other in entry["channelwise"]]
-                entries[name[len(scope) :]]["channelwise"] = inner
+        if not name.startswith(scope):
+            continue
+        if isinstance(entry, Mapping) and "channelwise" in entry:  # names as well
+            inner = [other.removeprefix(scope) for other in entry["channelwise"]]
+            entry = {**entry, "channelwise": inner}
+        entries[name[len(scope) :]] = entry
     return entries
 
 

@@ -138,3 +138,18 @@ def test_arguments_out_of_range(tmp_path):
     for arguments in ((0, 1), (1, 0), (1, 1, -1), (1, 1, 0, (63, 64))):
         with pytest.raises(ValueError, match="at least one picture"):
             generate_shapes(str(tmp_path / "set"), *arguments)
+
+
+def test_masks_are_what_is_seen_of_each_shape(shapes):
+    images = os.path.join(shapes, "JPEGImages")
+    records = load_coco(os.path.join(shapes, "annotations", "test.json"), images, "shapes_masks")
+    MetadataCatalog.pop("shapes_masks")
+    for record in records:
+        masks = []
+        for obj in record["annotations"]:
+            masks.append(pycocotools.mask.decode(obj["segmentation"]).astype(bool))
+            x, y, width, height = map(int, obj["bbox"])
+            inside = masks[-1][y : y + height, x : x + width]
+            assert masks[-1].shape == (192, 256) and inside.sum() == masks[-1].sum() == obj["area"]
+            assert inside.mean() > 0.05  # a ring in part behind another shape
+        assert sum(mask.astype(int) for mask in masks).max() == 1

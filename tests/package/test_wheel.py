@@ -181,7 +181,7 @@ def test_web(run, environment, tmp_path):
             server.terminate()
 
 
-@pytest.mark.parametrize("command", COMMANDS.keys() - {"data", "predict", "web"})
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"data", "predict", "web"}))
 def test_what_needs_more_says_so_in_one_line(run, command):
     result = run("sparsedet", command)
     assert result.returncode == 1 and result.stdout == ""

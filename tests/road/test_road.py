@@ -38,7 +38,7 @@ from sparsedet.training.trainer import Trainer
 WIDTH, HEIGHT = 96, 64
 THINGS, STUFF = ["block", "disc"], ["sky", "ground"]
 POINTS = ["left_end", "right_end", "top"]
-NOT_EXPORTED = {"deformable": "deform_conv2d"}
+NOT_EXPORTED = {"deformable": "is a deformable convolution"}
 """Kinds that have no exported form, and what the one line about it names."""
 
 RESNET = {

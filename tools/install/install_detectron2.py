@@ -84,6 +84,7 @@ from detectron2.config import get_cfg
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 from detectron2.modeling import build_model
+import detectron2.modeling.meta_arch.fcos
 cfg = get_cfg()
 cfg.MODEL.DEVICE = "cpu"
 build_model(cfg)
