@@ -34,7 +34,16 @@ SHARES = {
     "semantic": "the pixels of the semantic map",
     "panoptic": "the pixels of the panoptic map",
 }
-BOXES = ("bbox", "voc")  # what is evaluated of both
+# What is evaluated of both, where they give it and the data has it.
+METRICS = {
+    "COCO AP": ("bbox", "AP"),
+    "AP50": ("bbox", "AP50"),
+    "VOC mAP": ("voc", "mAP"),
+    "mask AP": ("segm", "AP"),
+    "mask AP50": ("segm", "AP50"),
+    "keypoint AP": ("keypoints", "AP"),
+    "keypoint AP50": ("keypoints", "AP50"),
+}
 LEAST_SCORE = 0.05  # of the detections that :func:`evaluate_export` matches
 
 
@@ -44,7 +53,7 @@ def evaluate_export(
     """Run both over the images of a registered dataset.
 
     Returns:
-        "COCO AP", "AP50" and "VOC mAP" of the PyTorch model and of the exported file, in percent;
+        those of METRICS that can be had, of the PyTorch model and of the exported file, in percent;
         and, over all images, how far their detections above LEAST_SCORE are apart.
 
     Raises:
@@ -69,7 +78,8 @@ def evaluate_export(
     # The evaluators leave their detections in files, and pycocotools prints.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         evaluators = [
-            build_evaluator(cfg, dataset, folder, names, BOXES) for _ in (predictor, detector)
+            build_evaluator(cfg, dataset, folder, names, {task for task, _ in METRICS.values()})
+            for _ in (predictor, detector)
         ]
         for evaluator in evaluators:
             evaluator.reset()
@@ -89,18 +99,23 @@ def evaluate_export(
 
 def to_instances(found: Detections, height: int, width: int) -> Instances:
     """As a detectron2 model gives them, of an image of ``height`` x ``width`` pixels."""
-    return Instances(
+    instances = Instances(
         (height, width),
         pred_boxes=Boxes(torch.as_tensor(found.boxes)),
         scores=torch.as_tensor(found.scores),
         pred_classes=torch.as_tensor(found.classes),
     )
+    if found.masks is not None:
+        masks = np.asarray(found.masks, dtype=bool).reshape(-1, height, width)
+        instances.pred_masks = torch.as_tensor(masks)
+    if found.keypoints is not None:
+        instances.pred_keypoints = torch.as_tensor(found.keypoints)
+    return instances
 
 
 def metrics(results: dict) -> dict[str, float]:
     """Those that are compared, of all that an evaluator gives."""
-    box = results["bbox"]
-    return {"COCO AP": box["AP"], "AP50": box["AP50"], "VOC mAP": results["voc"]["mAP"]}
+    return {name: results[task][key] for name, (task, key) in METRICS.items() if task in results}
 
 
 def compare_with_pytorch(
