@@ -1,7 +1,8 @@
 """Evaluate a detector on the config's DATASETS.TEST, or another or an exported file beside it.
 
     sparsedet evaluate --config-file output/config.yaml --weights output/model_final.pth
-    sparsedet evaluate --config-file compact/config.yaml --beside dense/config.yaml
+    sparsedet evaluate --config-file compact/config.yaml --beside dense/config.yaml \\
+        --beside-weights dense/model_final.pth
     sparsedet evaluate --config-file output/config.yaml --weights output/model_final.pth \\
         --model model.onnx
 
@@ -35,8 +36,16 @@ def parse_args() -> argparse.Namespace:
     beside.add_argument(
         "--model", metavar="FILE", help="a file that sparsedet export wrote, to run beside PyTorch"
     )
+    parser.add_argument(
+        "--beside-weights",
+        metavar="FILE",
+        help="of --beside (default: MODEL.WEIGHTS of its config)",
+    )
     add_engine_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.beside_weights and not args.beside:
+        parser.error("--beside-weights is for --beside")
+    return args
 
 
 def main() -> None:
@@ -47,7 +56,7 @@ def main() -> None:
         return
     results = {}
     if args.beside:
-        results[args.beside] = _evaluate(args, args.beside)
+        results[args.beside] = _evaluate(args, args.beside, args.beside_weights)
     results[args.config_file] = _evaluate(args, args.config_file, args.weights)
     if args.beside:
         print(metrics_table(results))
