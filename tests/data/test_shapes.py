@@ -148,8 +148,9 @@ def test_masks_are_what_is_seen_of_each_shape(shapes):
         masks = []
         for obj in record["annotations"]:
             masks.append(pycocotools.mask.decode(obj["segmentation"]).astype(bool))
-            x, y, width, height = map(int, obj["bbox"])
-            inside = masks[-1][y : y + height, x : x + width]
+            x0, y0, x1, y1 = map(int, obj["bbox"])
+            inside = masks[-1][y0:y1, x0:x1]
             assert masks[-1].shape == (192, 256) and inside.sum() == masks[-1].sum() == obj["area"]
-            assert inside.mean() > 0.05  # a ring in part behind another shape
+            # A star fills less than a third of its box, and half of it may be covered.
+            assert inside.mean() > 0.15
         assert sum(mask.astype(int) for mask in masks).max() == 1
