@@ -11,7 +11,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .compress import Request, Result, Task, count_parameters
 from .compress import compress_ as compress_by_request
 from .compress.entries import plan_to_entries
 from .compress.planning import Planner
+from .compress.profile import SEARCHED_PATTERNS
 from .errors import InputError
 from .files import replacing, replacing_folder, restore_folder
 from .reports.tables import pipe_table
@@ -128,6 +129,7 @@ def search_smallest(
     score: Callable[[nn.Module], float],
     search: Search,
     *,
+    patterns: Sequence[str] = SEARCHED_PATTERNS,
     progress: bool = False,
 ) -> Step:
     """Find the model of the largest factor in ``unit`` within the drop; the search keeps it.
@@ -138,6 +140,7 @@ def search_smallest(
         model: the dense one; it is not changed.
         unit: "params", "flops" or "latency", which is to shrink most.
         score: accuracy of a model; more is better.
+        patterns: the sparse kernels among which each candidate's plan chooses.
 
     Raises:
         InputError: no candidate is within the drop; the message says what the nearest loses.
@@ -145,7 +148,8 @@ def search_smallest(
     dense = score(model) if search.dense is None else search.dense.score
     task.start(model)
     sensitivities = task.sensitivities(model, progress)
-    planner = Planner(model, task, Request(**{unit: 1.0}), sensitivities, progress)
+    request = Request(**{unit: 1.0}, patterns=patterns)
+    planner = Planner(model, task, request, sensitivities, progress)
     if search.dense is None:
         search.add(Step(1.0, count_parameters(model), planner.profile.multiply_adds, 0.0, dense))
     low, high = 1.0, planner.largest(unit)

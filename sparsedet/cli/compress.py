@@ -30,9 +30,12 @@ file that runs anywhere in one command.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 
+import torch
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..api import choose_task, compress_, detectron2_task
@@ -215,27 +218,41 @@ def search(args: argparse.Namespace) -> str:
     cfg.DATASETS.TEST = cfg.DATASETS.TEST[:1]
     check_presence(cfg.DATASETS.TEST[0])
     model = load_model(cfg)
+    patterns = args.patterns or SEARCHED_PATTERNS
     settings = {
         "max_drop": args.max_drop,
         "metric": args.metric or "AP50",
         "on": cfg.DATASETS.TEST[0],
         "for": args.unit or "params",
-        "weights": cfg.MODEL.WEIGHTS,
         "images": args.images,
         "num_images": args.num_images,
+        "patterns": list(patterns),
+        # What lies at a path may be another model, or the same one tested in another way.
+        "model": fingerprint(model, cfg),
     }
     with locked(args.output):
         found = Search(args.output, settings)
-        task = choose_task(model, args.images, args.num_images, None, None, True)
 
         def score(candidate: nn.Module) -> float:
             return find_metric(trainer_class(cfg).test(cfg, candidate), settings["metric"])
 
         try:
-            step = search_smallest(model, task, settings["for"], score, found, progress=True)
+            task = choose_task(model, args.images, args.num_images, None, None, True)
+            step = search_smallest(
+                model, task, settings["for"], score, found, patterns=patterns, progress=True
+            )
         finally:
             if found.dense is None:  # nothing is known yet that another run could go on from
                 shutil.rmtree(args.output)
     print(found)
     print(f"{found.best}: {step.factor:.2f}x in {settings['for']}; see report.md there")
     return found.best
+
+
+def fingerprint(model: nn.Module, cfg: CfgNode) -> str:
+    """Of the weights of a model and its config."""
+    digest = hashlib.sha256(cfg.dump().encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

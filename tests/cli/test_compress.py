@@ -212,6 +212,7 @@ def test_from_the_weights_alone(run_tool, dense, plan, tmp_path):
         ),
         (["--target-params", "2x", "--precision", "int8"], 2, "--precision is for --export"),
         (["--max-drop", 1, "--on", "shapes_tset"], 1, "'shapes_tset' is not registered"),
+        (["--max-drop", 1, "--images", "nowhere"], 1, "nowhere: no such file or folder"),
         (["--max-drop", 1, "--metric", "PQ"], 1, "--metric PQ: this evaluation gives bbox/AP, "),
         (["--target-params", "2x", "--plan", "plan.yaml"], 2, "give a target"),
         (["--target-params", "2x", "--num-images", 0], 2, "--num-images must be at least 1"),
@@ -259,6 +260,25 @@ def test_from_a_checkpoint_to_a_file_in_one_command(run_tool, dense, tmp_path, m
     assert status == 0 and (out / "search.json").read_text() == before, lines
     status, lines = run_tool("compress.py", *dense, "--output", out, "--max-drop", 2)
     assert status == 1 and "a search with another max_drop, num_images" in lines[-1], lines
+
+
+def test_a_search_is_of_one_model_and_of_the_patterns_asked(run_tool, dense, tmp_path, monkeypatch):
+    monkeypatch.setattr("sparsedet.max_drop.STEPS", 1)
+    model = build_model(load_config(str(dense[1])))
+    SparseDetCheckpointer(model, str(tmp_path)).save("dense")
+    config = ["--config-file", dense[1], "--weights", tmp_path / "dense.pth"]
+    search = ["--max-drop", 100, "--num-images", 2, "--output", tmp_path / "out"]
+    status, lines = run_tool("compress.py", *config, *search, "--patterns", "cross")
+    assert status == 0, lines
+    plan = yaml.safe_load((tmp_path / "out/best/plan.yaml").read_text())
+    assert {entry["pattern"] for entry in plan.values() if "pattern" in entry} == {"cross"}
+    status, lines = run_tool("compress.py", *config, *search)
+    assert status == 1 and "a search with another patterns;" in lines[-1], lines
+    with torch.no_grad():
+        model.backbone.conv1_1.weight += 0.01
+    SparseDetCheckpointer(model, str(tmp_path)).save("dense")
+    status, lines = run_tool("compress.py", *config, *search, "--patterns", "cross")
+    assert status == 1 and "a search with another model;" in lines[-1], lines
 
 
 @pytest.mark.parametrize(
