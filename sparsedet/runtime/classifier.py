@@ -12,7 +12,6 @@ from PIL import Image
 from ..errors import InputError
 from ..images import CHANNELS, read_image
 from .engines import load_graph
-from .seal import check_seal
 
 TASK = "classification"  # in the metadata of an exported file
 LARGEST = 2**14  # pixels of a side
@@ -103,8 +102,6 @@ class Classifier:
         precision: str = "f32",
     ):
         self.path = path = os.fspath(path)
-        if os.path.isfile(path):
-            check_seal(path)
         self._graph, metadata = load_graph(path, engine, threads, precision)
         try:
             self.info = ClassifierInfo.from_json(metadata)

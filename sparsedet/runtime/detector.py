@@ -16,7 +16,6 @@ from .classifier import OtherTask, is_classifier
 from .detections import Detections
 from .engines import load_graph
 from .model_info import ModelInfo
-from .seal import check_seal
 
 Picture = np.ndarray | str | os.PathLike  # (H, W, 3) uint8, BGR, or a file
 
@@ -44,8 +43,6 @@ class Detector:
         precision: str = "f32",
     ):
         self.path = path = os.fspath(path)
-        if os.path.isfile(path):
-            check_seal(path)  # before an engine, which may die of it, sees what is damaged
         self._graph, metadata = load_graph(path, engine, threads, precision)
         if is_classifier(metadata):
             raise OtherTask(f"{path}: a classifier, which sparsedet.Classifier runs")

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..telemetry import require_engine
 from .model_info import KEY
+from .seal import check_seal
 
 # Pixels (H, W, 3) uint8 to the graph's outputs, in their order. Any number of threads may call it.
 Graph = Callable[[np.ndarray], "tuple[np.ndarray, ...]"]
@@ -35,6 +36,7 @@ def load_graph(
     if precision not in PRECISIONS[engine]:
         known = ", ".join(PRECISIONS[engine])
         raise InputError(f"{engine} does not compute in {precision!r}; one of {known}")
+    check_seal(path)  # before an engine, which may die of it, sees what is damaged
     try:
         return ENGINES[engine](path, threads, precision)
     except InputError:
