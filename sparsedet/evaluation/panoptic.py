@@ -13,10 +13,10 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from PIL import Image
 
 from ..data.class_order import class_order, dataset_classes
 from ..errors import InputError
+from ..images import read_image
 from ..reports.tables import pipe_table
 from .detections import MissingData, field
 from .panoptic_quality import KINDS, count_segments, panoptic_quality
@@ -122,12 +122,7 @@ def _read_truth(path: str) -> tuple[dict[Any, dict], list[dict]]:
 
 def _read_ids(path: str) -> np.ndarray:
     """The segment of each pixel, which a picture holds in the base of 256."""
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"), dtype=np.int64)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    return pixels @ (1, 256, 256**2)
+    return read_image(path, "RGB").astype(np.int64) @ (1, 256, 256**2)
 
 
 def _places(kind: str, dataset_name: str, categories: Sequence[Mapping]) -> dict[int, int]:
