@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from ..modeling import ImageClassifier
 from ..runtime.classifier import Classifier, ClassifierInfo, middle, resize_shorter
 from ..telemetry import require_engine
 from ..weights import check_finite
-from .exporter import OPSET, replacing_files, save_graph
+from .exporter import replacing_files, save_graph, trace
 
 PROBABILITY = 0.001  # the difference that f32 may have
 PRECISIONS = ("f32", "f16")
@@ -113,21 +112,8 @@ def classifier_info(model: ImageClassifier, names: Sequence[str], precision: str
 
 def _trace(graph: ClassificationGraph, path: str, size: int) -> None:
     example = torch.zeros(size, size, 3, dtype=torch.uint8, device=graph.model.device)
-    try:
-        with warnings.catch_warnings(), torch.no_grad(), plain_attention():
-            warnings.simplefilter("ignore")  # of the tracer, on shapes that are always the same
-            torch.onnx.export(
-                graph,
-                (example,),
-                path,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["image"],
-                output_names=["probabilities"],
-            )
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the model cannot be exported: {reason}") from error
+    with plain_attention():
+        trace(graph, example, path, ["probabilities"])
 
 
 def _compare(

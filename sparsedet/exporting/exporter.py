@@ -139,6 +139,26 @@ def _check_operators(model: nn.Module) -> None:
 def _trace(graph: DetectionGraph, path: str) -> None:
     example = torch.zeros(192, 256, 3, dtype=torch.uint8, device=graph.mean.device)
     axes = {"image": {0: "height", 1: "width"}, "semantic": {1: "rows", 2: "columns"}}
+    names = "image", *graph.outputs
+    free = {name: axes.get(name, {0: "detections"}) for name in names}
+    trace(graph, example, path, graph.outputs, free)
+
+
+def trace(
+    graph: nn.Module,
+    example: torch.Tensor,
+    path: str,
+    outputs: Sequence[str],
+    axes: dict[str, dict[int, str]] | None = None,
+) -> None:
+    """Write what a module does to an image as ONNX.
+
+    Args:
+        axes: by the name of the image or of an output, the axes that are free, with their names.
+
+    Raises:
+        InputError: an operator that ONNX has not.
+    """
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the tracer, on shapes that it follows all the same
@@ -149,10 +169,8 @@ def _trace(graph: DetectionGraph, path: str) -> None:
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["image"],
-                output_names=graph.outputs,
-                dynamic_axes={
-                    name: axes.get(name, {0: "detections"}) for name in ("image", *graph.outputs)
-                },
+                output_names=list(outputs),
+                dynamic_axes=axes,
             )
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error).splitlines()[0]
