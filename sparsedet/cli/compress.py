@@ -45,7 +45,6 @@ from ..detection.config import load_config
 from ..detection.load import load_model
 from ..errors import InputError
 from ..exporting.api import export
-from ..exporting.evaluate import describe
 from ..exporting.exporter import PRECISIONS
 from ..files import locked, new_folder
 from ..max_drop import Search, find_metric, search_smallest
@@ -207,7 +206,7 @@ def export_from(folder: str, args: argparse.Namespace) -> None:
     path = os.path.join(folder, f"model{SUFFIXES[args.export]}")
     precision = args.precision or "f32"
     apart = export(load_model(cfg), path, precision=precision, images=args.images)
-    print(f"{path}: beside PyTorch, on one picture: {describe(apart)}")
+    print(f"{path}: beside PyTorch, on one picture: {apart}")
 
 
 def search(args: argparse.Namespace) -> str:

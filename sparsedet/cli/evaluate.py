@@ -19,7 +19,7 @@ import argparse
 
 from ..detection.predictor import Predictor
 from ..errors import InputError
-from ..exporting.evaluate import LEAST_SCORE, describe, evaluate_export
+from ..exporting.evaluate import LEAST_SCORE, evaluate_export
 from ..reports.metrics import metrics_table
 from ..reports.tables import pipe_table
 from ..runtime.detector import Detector
@@ -84,4 +84,4 @@ def evaluate_beside(args: argparse.Namespace) -> None:
             ["difference", *(f"{exported[name] - pytorch[name]:+.2f}" for name in pytorch)],
         ]
         print(pipe_table([dataset, *pytorch], rows))
-        print(f"beside PyTorch, above a score of {LEAST_SCORE}: {describe(apart)}")
+        print(f"beside PyTorch, above a score of {LEAST_SCORE}: {apart}")

@@ -20,8 +20,6 @@ import argparse
 from ..detection.classes import class_names
 from ..detection.load import load_model
 from ..exporting.api import export
-from ..exporting.classifier import ClassDifference
-from ..exporting.evaluate import describe
 from ..exporting.exporter import PRECISIONS
 from .model_arguments import model_config, model_parser
 
@@ -50,6 +48,5 @@ def main() -> None:
     for dataset in cfg.DATASETS.TEST:
         class_names(cfg, dataset)  # says what a checkpoint that does not fit would not
     apart = export(load_model(cfg), args.output, precision=args.precision, images=args.images)
-    text = str(apart) if isinstance(apart, ClassDifference) else describe(apart)
-    print(f"beside PyTorch, on one picture: {text}")
+    print(f"beside PyTorch, on one picture: {apart}")
     print(f"wrote {args.output}")

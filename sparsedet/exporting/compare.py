@@ -18,6 +18,12 @@ PIXELS, SCORE = 0.5, 0.001
 # that have two best places beside each other.
 SHARE = 0.01
 KEYPOINTS = 0.1
+SHARES = {
+    "masks": "the pixels of masks",
+    "keypoints": "the keypoints",
+    "semantic": "the pixels of the semantic map",
+    "panoptic": "the pixels of the panoptic map",
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,24 @@ class Difference:
     keypoints: float | None = None
     semantic: float | None = None
     panoptic: float | None = None
+
+    def __str__(self) -> str:
+        """In words."""
+        shares = [
+            f"{getattr(self, name):.2%} of {what} differ"
+            for name, what in SHARES.items()
+            if getattr(self, name) is not None
+        ]
+        if self.matched or self.unmatched:
+            shares = [
+                f"{self.matched} detections, boxes within {self.pixels:.4f} pixels",
+                f"scores within {self.score:.6f}",
+                f"{self.unmatched} without a counterpart",
+                *shares,
+            ]
+        elif self.semantic is None:
+            return "neither detects anything, so nothing was compared"
+        return ", ".join(shares)
 
 
 def compare(expected: Detections, found: Detections, floor: float = 0.0) -> Difference:

@@ -28,12 +28,6 @@ from ..runtime.detector import Detector
 from .compare import SCORE, Difference, compare
 
 COUNTS = ("matched", "unmatched")
-SHARES = {
-    "masks": "the pixels of masks",
-    "keypoints": "the keypoints",
-    "semantic": "the pixels of the semantic map",
-    "panoptic": "the pixels of the panoptic map",
-}
 # What is evaluated of both, where they give it and the data has it.
 METRICS = {
     "COCO AP": ("bbox", "AP"),
@@ -158,22 +152,3 @@ def largest(apart: Sequence[Difference]) -> Difference:
     return Difference(
         **counts, **{n: None if None in values else max(values) for n, values in others.items()}
     )
-
-
-def describe(apart: Difference) -> str:
-    """In words."""
-    shares = [
-        f"{getattr(apart, name):.2%} of {what} differ"
-        for name, what in SHARES.items()
-        if getattr(apart, name) is not None
-    ]
-    if apart.matched or apart.unmatched:
-        shares = [
-            f"{apart.matched} detections, boxes within {apart.pixels:.4f} pixels",
-            f"scores within {apart.score:.6f}",
-            f"{apart.unmatched} without a counterpart",
-            *shares,
-        ]
-    elif apart.semantic is None:
-        return "neither detects anything, so nothing was compared"
-    return ", ".join(shares)

@@ -98,3 +98,13 @@ def test_what_cannot_be_exported(model, tmp_path, folder):
     with pytest.raises(InputError, match="does not say the names of its classes"):
         sparsedet.export(model, tmp_path / "n.onnx")
     assert not (tmp_path / "n.onnx").exists()
+
+
+def test_compress_carries_on_to_the_file(model, folder, run_tool, tmp_path):
+    status, errors = run_tool(
+        "compress.py", "--config-file", tmp_path / "classifier.yaml",
+        "--weights", tmp_path / "model.pth", "--images", folder / "val" / "red",
+        "--num-images", 4, "--uniform", "2x", "--export", "onnx", "--output", tmp_path / "compact",
+    )  # fmt: skip
+    assert status == 0, errors[-1]
+    assert sparsedet.Classifier(tmp_path / "compact" / "model.onnx").info.class_names == CLASSES

@@ -14,7 +14,7 @@ from PIL import Image
 from sparsedet.detection.config import load_config
 from sparsedet.detection.predictor import Predictor
 from sparsedet.exporting.compare import Difference
-from sparsedet.exporting.evaluate import compare_with_pytorch, describe, largest
+from sparsedet.exporting.evaluate import compare_with_pytorch, largest
 from sparsedet.exporting.exporter import export_graph
 from sparsedet.runtime.detector import Detections
 from sparsedet.training.trainer import Trainer
@@ -149,7 +149,5 @@ def test_the_largest_difference_of_several_images():
 
 
 def test_nothing_compared_is_not_called_equal():
-    assert describe(Difference(0, 0, 0.0, 0.0)) == (
-        "neither detects anything, so nothing was compared"
-    )
-    assert describe(Difference(0, 1, 0.0, 0.0)).endswith("1 without a counterpart")
+    assert str(Difference(0, 0, 0.0, 0.0)) == ("neither detects anything, so nothing was compared")
+    assert str(Difference(0, 1, 0.0, 0.0)).endswith("1 without a counterpart")
