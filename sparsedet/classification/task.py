@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterator
 from typing import Any
 
 from detectron2.config import CfgNode
 from torch import nn
-from tqdm import tqdm
 
 from ..compress.candidates import dense_layers
 from ..data.class_order import dataset_classes
-from ..detection.images import check_content
+from ..detection.images import check_content, read_usable
 from ..detection.task import DetectionTask
 from ..errors import InputError
 from ..images import find_images
@@ -51,19 +49,13 @@ class ClassificationTask(DetectionTask):
         records = _records(cfg, folder)
         chosen = random.Random(0).sample(records, min(count, len(records)))
         mapper = ClassificationMapper(cfg, False)
-        images, problems = [], []
-        for record in tqdm(chosen, "reading images", unit="image", disable=not progress):
-            try:
-                image = mapper(record)
-                check_content(str(record.get("file_name")), image["image"].permute(1, 2, 0).numpy())
-                images.append({"image": image["image"]})
-            except InputError as error:
-                problems.append(str(error))
-        if problems:
-            message = f"{len(problems)} of {len(chosen)} images cannot be used; first: "
-            if 2 * len(problems) > len(chosen):
-                raise InputError(f"calibration: {message}{problems[0]}")
-            logging.getLogger(__name__).warning("calibration: %s%s", message, problems[0])
+
+        def read(record: dict[str, Any]) -> dict[str, Any]:
+            image = mapper(record)["image"]
+            check_content(str(record.get("file_name")), image.permute(1, 2, 0).numpy())
+            return {"image": image}
+
+        images = read_usable(chosen, read, progress)
         return cls([images[i : i + BATCH] for i in range(0, len(images), BATCH)], cfg)
 
     def fixed(self, model: nn.Module) -> list[nn.Module]:

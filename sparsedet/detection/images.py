@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
-import detectron2.data.transforms as T
+import detectron2.data.transforms as transforms
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -20,6 +21,7 @@ from ..runtime.detector import resized_shape
 from .config import check_input_format, check_proposals
 
 logger = logging.getLogger(__name__)
+T, U = TypeVar("T"), TypeVar("U")
 
 
 def load_images(
@@ -59,20 +61,33 @@ def load_images(
         if not files:
             raise InputError(f"calibration images: {problems[0]}")
     files = sorted(random.Random(seed).sample(files, min(count, len(files))))
-    resize = T.ResizeShortestEdge(
+    resize = transforms.ResizeShortestEdge(
         [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
     )
+
+    def read(file: str) -> list[dict[str, Any]]:
+        image = read_image(file, cfg.INPUT.FORMAT)
+        check_content(file, image)
+        return _prepare(file, image, cfg.INPUT, resize, smallest_side)
+
+    return read_usable(files, read, progress)
+
+
+def read_usable(chosen: Sequence[T], read: Callable[[T], U], progress: bool) -> list[U]:
+    """What ``read`` gives of each, without those of which it raises InputError.
+
+    Raises:
+        InputError: more than half of them cannot be used.
+    """
     images, problems = [], []
-    for file in tqdm(files, desc="reading images", unit="image", disable=not progress):
+    for one in tqdm(chosen, desc="reading images", unit="image", disable=not progress):
         try:
-            image = read_image(file, cfg.INPUT.FORMAT)
-            check_content(file, image)
-            images.append(_prepare(file, image, cfg.INPUT, resize, smallest_side))
+            images.append(read(one))
         except InputError as error:
             problems.append(str(error))
     if problems:
-        message = f"{len(problems)} of {len(files)} images cannot be used; first: {problems[0]}"
-        if 2 * len(problems) > len(files):
+        message = f"{len(problems)} of {len(chosen)} images cannot be used; first: {problems[0]}"
+        if 2 * len(problems) > len(chosen):
             raise InputError(f"calibration: {message}")
         logger.warning("calibration goes on without some: %s", message)
     return images
@@ -88,7 +103,7 @@ def _prepare(
     file: str,
     image: np.ndarray,
     settings: CfgNode,
-    resize: T.Augmentation,
+    resize: transforms.Augmentation,
     smallest_side: int,
 ) -> list[dict[str, Any]]:
     """As detectron2's predictor does; bytes, for all images are held at once."""
