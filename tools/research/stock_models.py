@@ -8,12 +8,14 @@ All have random weights, for no cost depends on them: parameters, the size of a 
 float32, and multiply-adds for one image of --size, with 1000 proposals where the model makes any,
 and up to 100 detections where masks or keypoints are looked for in them. A compact model is that of
 a uniform plan (checkerboard; one ratio for all layers but those that answer) with a half and a
-quarter of the parameters; n/a where no ratio gets there. Times are left empty.
+quarter of the parameters; n/a where no ratio gets there. Times are of PyTorch, optimized for
+inference (dense too), medians of --rounds in which the three take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -33,11 +35,15 @@ from sparsedet.cli.run import run
 from sparsedet.compress import uniform_plan
 from sparsedet.compress.candidates import dense_layers
 from sparsedet.compress.plan import Plan, compact_weights
+from sparsedet.compress.surgery import sparsify_
 from sparsedet.compress.survey import count_parameters
 from sparsedet.detection.config import load_config
 from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
+from sparsedet.exporting.optimize import optimize_for_inference
 from sparsedet.hooks import attached
+from sparsedet.latency import compare_latency
+from sparsedet.timing import environment
 
 PROPOSALS = 1000
 FACTORS = (2, 4)
@@ -77,6 +83,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("configs", nargs="*", default=STOCK, metavar="CONFIG")
     parser.add_argument("--size", default=(800, 1344), type=_size, metavar="HEIGHTxWIDTH")
+    parser.add_argument("--rounds", default=3, type=positive)
     return parser.parse_args()
 
 
@@ -112,14 +119,19 @@ def count(model: nn.Module, height: int, width: int) -> tuple[int, Mapping[str, 
     def add(name, layer, args, output):
         positions[name] += output.numel() / len(layer.weight)
 
-    image = {"image": torch.zeros(3, height, width), "height": height, "width": width}
-    if getattr(model, "proposal_generator", model) is None:
-        image["proposals"] = random_proposals(PROPOSALS, height, width)
     layers = dense_layers(model).items()
     hooks = (layer.register_forward_hook(partial(add, name)) for name, layer in layers)
     with attached(hooks), counting() as total:
-        model([image])
+        model([an_image(model, height, width)])
         return total(), positions
+
+
+def an_image(model: nn.Module, height: int, width: int) -> dict:
+    """Black, and with proposals for a model that makes none."""
+    image = {"image": torch.zeros(3, height, width), "height": height, "width": width}
+    if getattr(model, "proposal_generator", model) is None:
+        image["proposals"] = random_proposals(PROPOSALS, height, width)
+    return image
 
 
 def plan_by_factor(model: nn.Module, factor: float) -> Plan | None:
@@ -146,34 +158,42 @@ def plan_by_factor(model: nn.Module, factor: float) -> Plan | None:
     return plan(high)
 
 
-def cells(model: nn.Module, height: int, width: int) -> list[str]:
+def cells(model: nn.Module, height: int, width: int, rounds: int) -> list[str]:
     """Those of a row, but for the model's name."""
     multiply_adds, positions = count(model, height, width)
     layers, parameters = dense_layers(model), count_parameters(model)
-    row = [f"{parameters / 1e6:.1f} M", *_size_and_work(parameters, multiply_adds)]
+    costs, models = {1: (parameters, multiply_adds)}, {"1": optimize_for_inference(model)}
     for factor in FACTORS:
         plan = plan_by_factor(model, factor)
         if plan is None:
-            row += ["n/a", "n/a", ""]
             continue
         saved = {
             name: layers[name].weight.numel() - compact_weights(layers[name], entry)
             for name, entry in plan.items()
         }
         work = multiply_adds - sum(positions[name] * weights for name, weights in saved.items())
-        row += _size_and_work(parameters - sum(saved.values()), work)
+        costs[factor] = (parameters - sum(saved.values()), work)
+        compact = sparsify_(copy.deepcopy(model), plan, project=False)
+        models[str(factor)] = optimize_for_inference(compact)
+    latency = compare_latency(models, [[an_image(model, height, width)]], rounds, warmup=1)
+    row = [f"{parameters / 1e6:.1f} M"]
+    for factor in (1, *FACTORS):
+        if factor not in costs:
+            row += ["n/a"] * 3
+            continue
+        size, work = costs[factor]
+        ms = latency[str(factor)].median
+        ratio = f" ({latency['1'].median / ms:.2f}x)" if factor > 1 else ""
+        row += [f"{4 * size / 1e6:.0f} MB", f"{work / 1e9:.0f} G", f"{ms:.0f}{ratio}"]
     return row
-
-
-def _size_and_work(parameters: float, multiply_adds: float) -> list[str]:
-    return [f"{4 * parameters / 1e6:.0f} MB", f"{multiply_adds / 1e9:.0f} G", ""]
 
 
 def main() -> None:
     args = parse_args()
-    print(f"| {' | '.join(HEADINGS)} |\n|:--|{'--:|' * (len(HEADINGS) - 1)}")
+    facts = ", ".join(f"{name} {fact}" for name, fact in environment().items())
+    print(f"{facts}\n\n| {' | '.join(HEADINGS)} |\n|:--|{'--:|' * (len(HEADINGS) - 1)}")
     for config in args.configs:
-        row = cells(build(config, *args.size), *args.size)
+        row = cells(build(config, *args.size), *args.size, args.rounds)
         print(f"| {config} | {' | '.join(row)} |", flush=True)
 
 
