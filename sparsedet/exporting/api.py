@@ -59,19 +59,18 @@ def export(
         raise InputError(f"{path}: the name of an exported file must end in .onnx or .xml")
     if precision not in PRECISIONS:
         raise InputError(f"there is no precision {precision!r}; one of {', '.join(PRECISIONS)}")
-    if isinstance(model, ImageClassifier):
-        folder = os.fspath(images) if images else None
-        return export_classifier(model, path, precision, folder, generated_picture())
     files, problems = find_images([os.fspath(images)]) if images else ([], [])
     if problems:
         raise InputError(f"images: {problems[0]}")
     if precision == "int8" and not files:
         raise InputError("int8 needs images to calibrate on: --images DIR, or images=")
+    picture = read_image(files[0]) if files else generated_picture()
+    if isinstance(model, ImageClassifier):
+        return export_classifier(model, path, precision, files, picture)
     predictor = Predictor.of(model)
     cfg = predictor.cfg
     names = detected_class_names(cfg, model)
     check_finite(f"{path}: not written", model.state_dict())
-    picture = read_image(files[0]) if files else generated_picture()
     with replacing_files(path) as temporary:
         export_graph(
             model,

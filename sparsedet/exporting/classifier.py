@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,17 +16,13 @@ from torch import nn
 from .. import __version__
 from ..checkpoint import model_class_names
 from ..errors import InputError
-from ..extras import require
 from ..hooks import plain_attention
-from ..images import find_images, read_image
 from ..modeling import ImageClassifier
-from ..runtime.classifier import Classifier, ClassifierInfo, middle, resize_shorter
-from ..telemetry import require_engine
+from ..runtime.classifier import Classifier, ClassifierInfo, classifier_input
 from ..weights import check_finite
-from .exporter import replacing_files, save_graph, trace
+from .exporter import replacing_files, require_libraries, save_graph, trace
 
 PROBABILITY = 0.001  # the difference that f32 may have
-PRECISIONS = ("f32", "f16")
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,12 @@ class ClassificationGraph(nn.Module):
 
 
 def export_classifier(
-    model: ImageClassifier, path: str, precision: str, images: str | None, picture: np.ndarray
+    model: ImageClassifier, path: str, precision: str, images: Sequence[str], picture: np.ndarray
 ) -> ClassDifference:
     """As :func:`sparsedet.export`, of a classifier.
 
     Args:
-        images: a folder or pattern of files, of which the first is compared on.
+        images: files, on which int8 is calibrated, and of which the first is compared on.
         picture: (H, W, 3) uint8, BGR, which is compared on otherwise.
 
     Raises:
@@ -71,25 +69,23 @@ def export_classifier(
             not finite, or names of the classes that are not known; or, in f32, a file that differs
             from the model by more than 0.001. Nothing is written then.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"a classifier is exported in {' or '.join(PRECISIONS)}, not {precision}")
-    require("onnx", f"exporting to {path}")
-    if path.endswith(".xml"):
-        require_engine("openvino", f"exporting to {path}")
+    require_libraries(path, precision)
     check_finite(f"{path}: not written", model.state_dict())
     names = model_class_names(model)
     if not names:
         raise InputError(f"{path}: the checkpoint does not say the names of its classes")
-    if images is not None:
-        files, problems = find_images([images])
-        if problems:
-            raise InputError(f"images: {problems[0]}")
-        picture = read_image(files[0])
     info = classifier_info(model, names, precision)
-    graph = ClassificationGraph(model)
+    # Calibration for eight bits changes the weights.
+    graph = ClassificationGraph(copy.deepcopy(model) if precision == "int8" else model)
     with replacing_files(path) as temporary, tempfile.TemporaryDirectory() as folder:
         traced = os.path.join(folder, "model.onnx")
+        if precision == "int8":
+            from .quantize import calibrate_, classifier_nodes, quantize
+
+            inputs = calibrate_(graph, images, partial(classifier_input, info=info))
         _trace(graph, traced, info.size)
+        if precision == "int8":
+            traced = quantize(traced, inputs, classifier_nodes)
         save_graph(traced, temporary, info)
         apart = _compare(graph, temporary, info, picture)
         if precision == "f32" and apart.probability > PROBABILITY:
@@ -121,8 +117,7 @@ def _compare(
 ) -> ClassDifference:
     engine = "openvino" if file.endswith(".xml") else "onnxruntime"
     found = Classifier(file, engine)(picture)
-    pixels = picture if info.format == "BGR" else picture[:, :, ::-1]
-    pixels = np.ascontiguousarray(middle(resize_shorter(pixels, info.shorter_side), info.size))
+    pixels = classifier_input(picture, info)
     with torch.no_grad():
         expected = graph(torch.from_numpy(pixels).to(graph.model.device)).cpu().numpy()
     apart = np.abs(found.probabilities - expected[found.classes]).max()

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
+from functools import partial
 
 import torch
 from detectron2.layers import DeformConv, ModulatedDeformConv
@@ -20,17 +20,16 @@ from ..errors import InputError
 from ..extras import require
 from ..files import LOCK, working_folder
 from ..runtime.classifier import ClassifierInfo
+from ..runtime.detector import preprocess
 from ..runtime.engines import missing_operator
 from ..runtime.labels import Labels
 from ..runtime.model_info import KEY, ModelInfo
 from ..runtime.seal import seal
 from ..telemetry import require_engine
-from .equalize import equalize_
 from .graph import DetectionGraph, panoptic_rules
 
 PRECISIONS = ("f32", "f16", "int8")
 OPSET = 17  # RoiAlign is right from 16 on
-EQUALIZED = 16  # images on which the ranges inside compact layers are made alike
 HALF_SIZE = 1024  # elements of the smallest weight that f16 stores in half precision
 
 
@@ -65,11 +64,7 @@ def export_graph(
             no image that can be read.
     """
     eight_bits = precision == "int8"
-    require("onnx", f"exporting to {path}")
-    if path.endswith(".xml"):
-        require_engine("openvino", f"exporting to {path}")
-    if eight_bits:
-        require_engine("onnxruntime", f"exporting to {path}")
+    require_libraries(path, precision)
     _check_operators(model)
     graph = DetectionGraph(copy.deepcopy(model) if eight_bits else model)
     info = ModelInfo(
@@ -89,15 +84,22 @@ def export_graph(
     with tempfile.TemporaryDirectory() as folder:
         traced = os.path.join(folder, "model.onnx")
         if eight_bits:
-            from .quantize import calibration_inputs, quantize
+            from .quantize import calibrate_, detector_nodes, quantize
 
-            inputs = calibration_inputs(images, info)
-            first = list(islice(inputs, EQUALIZED))
-            equalize_(graph, first, lambda image: graph(torch.from_numpy(image.copy())))
+            inputs = calibrate_(graph, images, partial(preprocess, info=info))
         _trace(graph, traced)
         if eight_bits:
-            traced = quantize(traced, chain(first, inputs))
+            traced = quantize(traced, inputs, detector_nodes)
         save_graph(traced, path, info)
+
+
+def require_libraries(path: str, precision: str) -> None:
+    """Raises InputError where a library that writing such a file takes is missing."""
+    require("onnx", f"exporting to {path}")
+    if path.endswith(".xml"):
+        require_engine("openvino", f"exporting to {path}")
+    if precision == "int8":
+        require_engine("onnxruntime", f"exporting to {path}")
 
 
 @contextmanager

@@ -119,15 +119,13 @@ class Classifier:
         """
         if isinstance(image, (str, os.PathLike)):
             image = read_image(os.fspath(image))
-        info = self.info
-        pixels = image if info.format == "BGR" else image[:, :, ::-1]
-        probabilities = self._run(middle(resize_shorter(pixels, info.shorter_side), info.size))
+        probabilities = self._run(classifier_input(image, self.info))
         best = np.argsort(-probabilities, kind="stable")
-        return Classes(probabilities[best], best, [info.class_names[i] for i in best])
+        return Classes(probabilities[best], best, [self.info.class_names[i] for i in best])
 
     def _run(self, pixels: np.ndarray) -> np.ndarray:
         try:
-            (probabilities,) = self._graph(np.ascontiguousarray(pixels))
+            (probabilities,) = self._graph(pixels)
         except Exception as error:  # each engine has errors of its own
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.path}: the engine cannot run it: {reason}") from error
@@ -156,6 +154,12 @@ def resize_shorter(pixels: np.ndarray, side: int) -> np.ndarray:
         return pixels
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+
+
+def classifier_input(image: np.ndarray, info: ClassifierInfo) -> np.ndarray:
+    """(H, W, 3) uint8, BGR, to the square (S, S, 3) that the graph reads."""
+    pixels = image if info.format == "BGR" else image[:, :, ::-1]
+    return np.ascontiguousarray(middle(resize_shorter(pixels, info.shorter_side), info.size))
 
 
 def middle(pixels: np.ndarray, size: int) -> np.ndarray:

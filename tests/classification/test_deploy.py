@@ -11,6 +11,7 @@ from PIL import Image
 import sparsedet
 from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.classification.mapper import ClassificationMapper
+from sparsedet.compress import plan_to_entries, uniform_plan
 from sparsedet.errors import InputError
 from sparsedet.images import read_image
 
@@ -51,6 +52,27 @@ def test_a_file_gives_what_pytorch_gives(name, precision, model, folder, tmp_pat
         assert found.names == [CLASSES[i] for i in found.classes]
 
 
+@pytest.mark.parametrize("name", ["c.onnx", "c.xml"])
+def test_eight_bits(name, model, folder, tmp_path):
+    images = str(folder / "train" / "*" / "*.png")
+    plan = plan_to_entries(uniform_plan(model, "checkerboard", 2, exclude=["network.10"]))
+    sparsedet.compress_(model, images=images, plan=plan)
+    expected = sparsedet.export(model, tmp_path / "f32.onnx", images=images)
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    apart = sparsedet.export(model, tmp_path / name, images=images, precision="int8")
+    assert expected.probability < 2e-5 < apart.probability < 0.05
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    weights_file = name.replace("xml", "bin")
+    small, whole = ((tmp_path / file).stat().st_size for file in (weights_file, "f32.onnx"))
+    assert small < whole
+
+
+def test_eight_bits_need_images(model, tmp_path):
+    with pytest.raises(InputError, match="^int8 needs images to calibrate on: "):
+        sparsedet.export(model, tmp_path / "c.onnx", precision="int8")
+    assert not (tmp_path / "c.onnx").exists()
+
+
 def test_predict_writes_labels(model, folder, run_tool, tmp_path):
     status, errors = run_tool(
         "export_model.py", "--config-file", tmp_path / "classifier.yaml",
@@ -87,9 +109,7 @@ def test_files_of_the_other_task_are_told(model, tmp_path, kitchen):
         sparsedet.Classifier(tmp_path / "d.onnx")
 
 
-def test_what_cannot_be_exported(model, tmp_path, folder):
-    with pytest.raises(InputError, match="f32 or f16, not int8"):
-        sparsedet.export(model, tmp_path / "c.onnx", precision="int8", images=folder / "val")
+def test_what_cannot_be_exported(model, tmp_path):
     narrow = np.zeros((1, 900, 3), np.uint8)
     sparsedet.export(model, tmp_path / "c.onnx")
     with pytest.raises(InputError, match="900 x 1 pixels are too narrow"):
