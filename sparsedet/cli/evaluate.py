@@ -9,8 +9,8 @@
 The first prints what ``sparsedet train --eval-only`` does: COCO's AP of boxes, masks and keypoints,
 VOC's mAP, IoU of semantic maps, panoptic quality, recall of proposals, as far as the model gives
 them and the data set has them. With --beside that is done with another model first, such as the
-dense one, and a table of both follows. With --model, it is AP of boxes, masks and keypoints of
-both, and how far the detections above a score of 0.05 are apart; both run on the CPU.
+dense one, and a table of both follows. With --model, the first of these metrics are told of both,
+and how far their maps, and their detections above a score of 0.05, are apart; both run on the CPU.
 """
 
 from __future__ import annotations

@@ -88,12 +88,14 @@ def run_on_ray(args: argparse.Namespace) -> None:
     found = detect_on_ray(
         os.path.abspath(args.model), inputs, args.ray, **how, above=args.confidence_threshold
     )
-    count = 0
+    count, unseen = 0, set(inputs) - set(addresses)
     with replacing(path) as temporary, open(temporary, "w") as file:
         for entry in found:
             problems += [entry["error"]] if "error" in entry else []
             file.write(json.dumps(entry) + "\n")
             count += 1
+            unseen.discard(entry["file"])
+    problems += [f"{file}: Ray did not read it" for file in sorted(unseen)]  # it warns, and goes on
     print(f"{count} images: {path}")
     if problems:
         shown = "; ".join(problems[:SHOWN])

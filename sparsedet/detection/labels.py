@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
@@ -56,6 +57,11 @@ def _names(known: Sequence[str] | None, number: int, key: str, where: str, what:
         plural = "stuff classes" if what == "stuff class" else f"{what}s"
         raise InputError(f"{key} is {number}, but {where} has {len(known)} {plural}")
     return list(known) if known and number else [f"{what} {i}" for i in range(number)]
+
+
+def numbered(names: Sequence[str]) -> bool:
+    """Whether these are the names that :func:`model_labels` gives where no dataset says any."""
+    return all(re.fullmatch(rf"(stuff class|keypoint) {i}", n) for i, n in enumerate(names))
 
 
 def _color(color: Sequence[float]) -> list[int]:

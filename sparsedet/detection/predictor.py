@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -32,7 +33,7 @@ class Predictor(DefaultPredictor):
     """
 
     def __init__(self, cfg: CfgNode):
-        self._run(load_model(cfg))
+        self._set_up(load_model(cfg))
 
     @classmethod
     def of(cls, model: nn.Module) -> Predictor:
@@ -42,10 +43,10 @@ class Predictor(DefaultPredictor):
             InputError: the model carries no config.
         """
         predictor = cls.__new__(cls)
-        predictor._run(model)
+        predictor._set_up(model)
         return predictor
 
-    def _run(self, model: nn.Module) -> None:
+    def _set_up(self, model: nn.Module) -> None:
         """What ``DefaultPredictor`` sets up."""
         cfg = model_config(model)
         if is_classifier(cfg):
@@ -70,12 +71,20 @@ class Predictor(DefaultPredictor):
         Raises:
             InputError: the image is too narrow for the model.
         """
+        return to_detections(self.run(image), names, model_labels(self.cfg, self.model, names))
+
+    def run(self, image: np.ndarray) -> dict[str, Any]:
+        """What the model gives of (H, W, 3) uint8, BGR, in detectron2's form.
+
+        Raises:
+            InputError: the image is too narrow for the model.
+        """
         height, width = image.shape[:2]
         size = self.cfg.INPUT
         resized = resized_shape(height, width, size.MIN_SIZE_TEST, size.MAX_SIZE_TEST)
         if min(resized) < smallest_side(self.model):
             raise InputError(f"{width} x {height} pixels are too narrow for the model")
-        return to_detections(self(image), names, model_labels(self.cfg, self.model, names))
+        return self(image)
 
 
 def refuse_narrow(model: nn.Module, args: tuple) -> None:

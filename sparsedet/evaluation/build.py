@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,7 +54,6 @@ def build_evaluator(
     dataset_name: str,
     output_folder: str | None = None,
     class_names: Sequence[str] | None = None,
-    tasks: Collection[str] | None = None,
 ) -> BoxEvaluators:
     """All that a model of ``cfg`` gives is evaluated, in percent, if the dataset can tell.
 
@@ -70,7 +69,6 @@ def build_evaluator(
         dataset_name: a registered dataset, with or without a COCO json of its own.
         output_folder: where detections go; `cfg.OUTPUT_DIR/inference` if not given.
         class_names: those of the model, in its own order; the dataset's if None.
-        tasks: of those above, the ones that count; all if None.
 
     Raises:
         InputError: the dataset has other classes, or nothing to compare with.
@@ -78,8 +76,6 @@ def build_evaluator(
     output_folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluators, lacking = [], []
     for task, build in _wanted(cfg, dataset_name, output_folder, class_names):
-        if tasks is not None and task not in tasks:
-            continue
         try:
             evaluators.append(build())
         except MissingData as error:

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
-from detectron2.structures import Boxes, Instances
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from ..checkpoint import model_class_names
 from ..data.class_order import class_order
-from ..detection.classes import class_names
+from ..detection.classes import class_names, detected_class_names
+from ..detection.labels import model_labels, numbered
+from ..detection.outputs import from_detections, to_detections
 from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..evaluation import build_evaluator
@@ -28,7 +28,7 @@ from ..runtime.detector import Detector
 from .compare import SCORE, Difference, compare
 
 COUNTS = ("matched", "unmatched")
-# What is evaluated of both, where they give it and the data has it.
+# What is told of both, where they give it and the data has it.
 METRICS = {
     "COCO AP": ("bbox", "AP"),
     "AP50": ("bbox", "AP50"),
@@ -37,6 +37,10 @@ METRICS = {
     "mask AP50": ("segm", "AP50"),
     "keypoint AP": ("keypoints", "AP"),
     "keypoint AP50": ("keypoints", "AP50"),
+    "mIoU": ("sem_seg", "mIoU"),
+    "PQ": ("panoptic_seg", "PQ"),
+    "AR@100": ("box_proposals", "AR@100"),
+    "AR@1000": ("box_proposals", "AR@1000"),
 }
 LEAST_SCORE = 0.05  # of the detections that :func:`evaluate_export` matches
 
@@ -52,64 +56,83 @@ def evaluate_export(
 
     Raises:
         InputError: a dataset that is not there, or has no annotations; other classes than those
-            of the file or the model; an image that cannot be used.
+            of the file or the model; a file of another kind of model; an image that cannot be used.
     """
     cfg = predictor.cfg
-    if "boxes" not in detector.info.outputs:
-        raise InputError(f"{detector.path}: it gives a semantic map, and no boxes to evaluate")
     try:
         records = DatasetCatalog.get(dataset)
     except OSError as error:  # of a dataset that detectron2 registers
         raise InputError(f"DATASETS.TEST: {dataset}: {error}") from error
-    if not any(record.get("annotations") for record in records):
+    objects = any(record.get("annotations") for record in records)
+    if "boxes" in detector.info.outputs and not objects:
         raise InputError(f"DATASETS.TEST: {dataset} has no annotations to evaluate with")
-    names = model_class_names(predictor.model) or class_names(cfg, dataset)
-    try:
-        order = np.array(class_order(detector.info.class_names, names, dataset), dtype=int)
-    except InputError as error:
-        raise InputError(f"{detector.path}: {error}") from None
-    apart = []
+    known = model_class_names(predictor.model) or class_names(cfg, dataset)
+    names = known or detected_class_names(cfg, predictor.model)
+    order = check_names(detector, names, dataset)
+    labels, apart = model_labels(cfg, predictor.model, names), []
     # The evaluators leave their detections in files, and pycocotools prints.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        evaluators = [
-            build_evaluator(cfg, dataset, folder, names, {task for task, _ in METRICS.values()})
-            for _ in (predictor, detector)
-        ]
+        evaluators = [build_evaluator(cfg, dataset, folder, names) for _ in (predictor, detector)]
         for evaluator in evaluators:
             evaluator.reset()
         for record in tqdm(records, desc=dataset, unit="image"):
             image = read_image(record["file_name"])
             try:
-                expected, found = predictor.detect(image, names), detector(image)
+                outputs, found = predictor.run(image), detector(image)
             except InputError as error:
                 raise InputError(f"{record['file_name']}: {error}") from error
-            answers = expected, replace(found, classes=order[found.classes])
-            for evaluator, answer in zip(evaluators, answers):
-                evaluator.process([record], [{"instances": to_instances(answer, *image.shape[:2])}])
-            apart.append(compare_with_pytorch(cfg, *answers, LEAST_SCORE))
-        pytorch, exported = (metrics(evaluator.evaluate()) for evaluator in evaluators)
+            found, expected = in_order(found, order), to_detections(outputs, names, labels)
+            apart.append(compare_with_pytorch(cfg, expected, found, LEAST_SCORE))
+            evaluators[0].process([record], [outputs])
+            evaluators[1].process([record], [from_detections(found, outputs, image.shape[:2])])
+        pytorch, exported = (metrics(evaluator.evaluate(), dataset) for evaluator in evaluators)
     return pytorch, exported, largest(apart)
 
 
-def to_instances(found: Detections, height: int, width: int) -> Instances:
-    """As a detectron2 model gives them, of an image of ``height`` x ``width`` pixels."""
-    instances = Instances(
-        (height, width),
-        pred_boxes=Boxes(torch.as_tensor(found.boxes)),
-        scores=torch.as_tensor(found.scores),
-        pred_classes=torch.as_tensor(found.classes),
-    )
-    if found.masks is not None:
-        masks = np.asarray(found.masks, dtype=bool).reshape(-1, height, width)
-        instances.pred_masks = torch.as_tensor(masks)
-    if found.keypoints is not None:
-        instances.pred_keypoints = torch.as_tensor(found.keypoints)
-    return instances
+def check_names(detector: Detector, names: Sequence[str], dataset: str) -> np.ndarray:
+    """Where each class of a file stands in ``names``, those of the model.
+
+    Raises:
+        InputError: they are others; or the file has other names for stuff or keypoints, which go by
+            their places, than the dataset.
+    """
+    info, metadata = detector.info, MetadataCatalog.get(dataset)
+    for what, found, known in (
+        ("stuff", info.labels.stuff_names, metadata.get("stuff_classes")),
+        ("keypoints", info.labels.keypoint_names, metadata.get("keypoint_names")),
+    ):
+        if known and found and found != list(known) and not numbered(found):
+            raise InputError(
+                f"{detector.path}: its {what} are {', '.join(found)}, but those of {dataset} are "
+                f"{', '.join(known)}"
+            )
+    if not (info.class_names and names):  # another kind of model, or both tell stuff alone
+        return np.arange(len(info.class_names))
+    try:
+        return np.array(class_order(info.class_names, names, dataset), dtype=int)
+    except InputError as error:
+        raise InputError(f"{detector.path}: {error}") from None
 
 
-def metrics(results: dict) -> dict[str, float]:
-    """Those that are compared, of all that an evaluator gives."""
-    return {name: results[task][key] for name, (task, key) in METRICS.items() if task in results}
+def in_order(found: Detections, order: np.ndarray) -> Detections:
+    """With the classes of things in the order of another model."""
+    found = replace(found, classes=order[found.classes])
+    if found.panoptic is None:
+        return found
+    segments = [
+        replace(segment, category_id=int(order[segment.category_id]))
+        if segment.isthing
+        else segment
+        for segment in found.panoptic.segments
+    ]
+    return replace(found, panoptic=replace(found.panoptic, segments=segments))
+
+
+def metrics(results: dict, dataset: str) -> dict[str, float]:
+    """Those that are told, of all that an evaluator gives."""
+    lvis = MetadataCatalog.get(dataset).get("evaluator_type") == "lvis"
+    found = {name: results[task][key] for name, (task, key) in METRICS.items() if task in results}
+    return {name.replace("COCO", "LVIS") if lvis else name: value for name, value in found.items()}
 
 
 def compare_with_pytorch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -76,8 +77,11 @@ def detect_on_ray(
         detector: further arguments of :class:`RayDetector`.
 
     Raises:
-        InputError: there is nothing to read.
+        InputError: there is nothing to read, or a name that Ray would change.
     """
+    for name in inputs:
+        if re.search(r"[\t\n\r]", name):  # its parser of addresses leaves them out
+            raise InputError(f"{name!r}: Ray reads no name with a tab or a line break; rename it")
     ray = require_engine("ray", "a cluster")
     try:
         # No processor of its own: the workers may have taken all of them.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sparsedet.cli import predict
 from sparsedet.detection.load import load_model
 from sparsedet.errors import InputError
 from sparsedet.exporting.exporter import export_graph
@@ -85,6 +88,37 @@ def test_a_worker_that_is_killed(cluster, model, folder, monkeypatch, tmp_path):
     found = list(ray_data.detect_on_ray(model, [str(folder)], workers=2, above=0.3))
     assert killed.exists()
     assert_as_one_process(found, model, folder)
+
+
+ODD = ["a b", "a#b", "a%20b", "a?b;c=d", "a&b+c", "[a]", "bäß→", "_under"]
+
+
+def test_odd_names_in_an_odd_folder(cluster, model, folder, tmp_path, monkeypatch, capsys):
+    """As one process takes them: the images directly in a folder, whatever they are called."""
+    photos = tmp_path / "my photos #1 %41"
+    (photos / "below").mkdir(parents=True)
+    shutil.copy(folder / "0.png", photos / "below")
+    for number, name in enumerate(ODD):
+        shutil.copy(folder / f"{number}.png", photos / f"{name}.png")
+    found = predicted(monkeypatch, model, photos, tmp_path / "found")
+    assert len(found) == len(ODD)
+    (photos / "below").rename(tmp_path / "below")
+    assert_as_one_process(found, model, photos)
+
+    with pytest.raises(InputError, match=r"a\\nb.png': Ray reads no name with a tab or a line"):
+        next(ray_data.detect_on_ray(model, [str(photos / "a\nb.png")], workers=1))
+
+    monkeypatch.setattr(ray_data, "detect_on_ray", lambda *args, **kwargs: iter(found[1:]))
+    with pytest.raises(InputError, match=r"1 inputs .*: Ray did not read it"):
+        predicted(monkeypatch, model, photos, tmp_path / "found")
+
+
+def predicted(monkeypatch, model, images, output):
+    """What ``sparsedet predict --ray`` writes."""
+    arguments = ["--model", model, "--input", str(images), "--output", str(output), "--ray", "1"]
+    monkeypatch.setattr("sys.argv", ["sparsedet", *arguments, "--confidence-threshold", "0.3"])
+    predict.main()
+    return [json.loads(line) for line in (output / "detections.jsonl").read_text().splitlines()]
 
 
 def test_nothing_to_read(cluster, model, tmp_path):
