@@ -9,6 +9,7 @@ from torch import nn
 
 from ..hooks import evaluating
 from ..latency import compare_latency
+from ..timing import Laps
 from .calibrate import calibrate_, project_
 from .entries import plan_to_entries
 from .layer_times import time_layers
@@ -21,6 +22,7 @@ from .task import Task
 from .widths import with_readers
 
 TIMED = 2  # batches on which the whole model is timed, before and after
+ROUNDS = 5
 
 
 def compress_(
@@ -46,6 +48,7 @@ def compress_(
         InputError: a target out of reach; a plan that does not fit; activations that are not
             finite. The model is then as it was, and also after an interruption.
     """
+    laps = Laps()
     plan = given_plan(model, request)
     notes = untouched(model)
     task.start(model)
@@ -53,13 +56,16 @@ def compress_(
         sensitivities = task.sensitivities(model, progress)
         notes += unweighed(sensitivities)
     sensitivities = sensitivities or {}
+    laps.end("sensitivities")
     if plan is None:
         planner = Planner(model, task, request, sensitivities, progress)
         plan, more = planner.plan(request.targets)
         notes += more
     plan, links = with_readers(plan, model, task)
     entries = plan_to_entries(plan, model)
+    laps.end("planning")
     times = time_layers(model, plan, task, progress)
+    laps.end("timing layers")
 
     compact = copy.deepcopy(model)  # the model itself changes last, all at once
     if request.calibrate:
@@ -67,26 +73,35 @@ def compress_(
     else:
         result = project_(compact, plan, task)
     task.finish(compact)
-    with evaluating(model), evaluating(compact):
-        latency = compare_latency(
-            {
-                "dense": lambda batch: task.forward(model, batch),
-                "compact": lambda batch: task.forward(compact, batch),
-            },
-            task.batches[:TIMED],
-            rounds=5,
-            warmup=1,
-            progress=progress,
-        )
+    laps.end("fitting")
+    result.milliseconds = _time_models(model, compact, task, progress)
+    laps.end("timing models")
     for name in times:
         result.layers[name].milliseconds = times[name]
-    result.milliseconds = latency["dense"].median, latency["compact"].median
     between = (name for entry in plan.values() for name in entry.channelwise)
     changed = {*plan, *task.answers(model), *between}
     replace_modules(
         model, {model.get_submodule(name): compact.get_submodule(name) for name in changed}
     )
     task.finish(model)
-    result.model, result.plan = model, entries
+    result.model, result.plan, result.seconds = model, entries, laps.seconds
     result.notes = notes + missed(request.targets, result)
     return result
+
+
+def _time_models(
+    dense: nn.Module, compact: nn.Module, task: Task, progress: bool
+) -> tuple[float, float]:
+    """Milliseconds of a batch."""
+    with evaluating(dense), evaluating(compact):
+        latency = compare_latency(
+            {
+                "dense": lambda batch: task.forward(dense, batch),
+                "compact": lambda batch: task.forward(compact, batch),
+            },
+            task.batches[:TIMED],
+            rounds=ROUNDS,
+            warmup=1,
+            progress=progress,
+        )
+    return latency["dense"].median, latency["compact"].median
