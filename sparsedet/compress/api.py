@@ -14,6 +14,7 @@ from .calibrate import calibrate_, project_
 from .entries import plan_to_entries
 from .layer_times import time_layers
 from .planning import Planner, given_plan, missed, untouched
+from .recording import Recording
 from .request import Request
 from .result import Result
 from .sensitivity import Sensitivity, unweighed
@@ -22,7 +23,7 @@ from .task import Task
 from .widths import with_readers
 
 TIMED = 2  # batches on which the whole model is timed, before and after
-ROUNDS = 5
+ROUNDS = 3
 
 
 def compress_(
@@ -31,6 +32,7 @@ def compress_(
     request: Request,
     *,
     sensitivities: Mapping[str, Sensitivity] | None = None,
+    recording: Recording | None = None,
     progress: bool = False,
 ) -> Result:
     """Replace layers of a trained model, in place, by compact ones that put out nearly the same.
@@ -42,6 +44,7 @@ def compress_(
         task: what to calibrate on.
         request: what each layer is to become, or what the whole model is to cost.
         sensitivities: of the model on the task, where they are known.
+        recording: likewise, where the task was started with this model; it is used up.
         progress: show bars.
 
     Raises:
@@ -51,7 +54,8 @@ def compress_(
     laps = Laps()
     plan = given_plan(model, request)
     notes = untouched(model)
-    task.start(model)
+    if recording is None:
+        task.start(model)
     if sensitivities is None and (request.calibrate or plan is None):
         sensitivities = task.sensitivities(model, progress)
         notes += unweighed(sensitivities)
@@ -60,6 +64,7 @@ def compress_(
     if plan is None:
         planner = Planner(model, task, request, sensitivities, progress)
         plan, more = planner.plan(request.targets)
+        recording = planner.profile.recording
         notes += more
     plan, links = with_readers(plan, model, task)
     entries = plan_to_entries(plan, model)
@@ -69,7 +74,7 @@ def compress_(
 
     compact = copy.deepcopy(model)  # the model itself changes last, all at once
     if request.calibrate:
-        result = calibrate_(compact, plan, task, sensitivities, progress, links)
+        result = calibrate_(compact, plan, task, sensitivities, progress, links, recording)
     else:
         result = project_(compact, plan, task)
     task.finish(compact)

@@ -81,7 +81,7 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
-        """Before and after: size, arithmetic and time; the layers of the largest errors; seconds."""
+        """Size, arithmetic and time before and after; the largest errors; what the stages took."""
         totals = {
             "parameters (millions)": [count / 1e6 for count in self.parameters],
             "multiply-adds (billions)": [count / 1e9 for count in self.multiply_adds],
