@@ -150,6 +150,7 @@ def search_smallest(
     sensitivities = task.sensitivities(model, progress)
     request = Request(**{unit: 1.0}, patterns=patterns)
     planner = Planner(model, task, request, sensitivities, progress)
+    recording = planner.profile.recording
     if search.dense is None:
         search.add(Step(1.0, count_parameters(model), planner.profile.multiply_adds, 0.0, dense))
     low, high = 1.0, planner.largest(unit)
@@ -160,7 +161,12 @@ def search_smallest(
         plan, notes = planner.plan({unit: factor})
         request = Request(plan=plan_to_entries(plan, model))
         result = compress_by_request(
-            copy.deepcopy(model), task, request, sensitivities=sensitivities, progress=progress
+            copy.deepcopy(model),
+            task,
+            request,
+            sensitivities=sensitivities,
+            recording=recording and recording.copy(),
+            progress=progress,
         )
         result.notes += notes
         step = _step(factor, result, score(result.model))

@@ -27,6 +27,23 @@ def milliseconds(function: Callable[[Any], Any], inputs: Iterable[Any]) -> float
     return 1000 * (now() - start)
 
 
+class Laps:
+    """Seconds of one stage after another, from when it is made.
+
+    Attributes:
+        seconds: of each stage that ended, by name.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = now()
+
+    def end(self, stage: str) -> None:
+        """What ran since the last end was this stage."""
+        self._last, before = now(), self._last
+        self.seconds[stage] = self._last - before
+
+
 def take_turns(
     measurements: Sequence[Callable[[], T]], rounds: int, seconds: float = 0, warmup: int = 1
 ) -> Iterator[list[T]]:

@@ -12,9 +12,18 @@ from torch import nn
 
 from sparsedet import timing
 from sparsedet.latency import compare_latency
-from sparsedet.timing import environment, take_turns
+from sparsedet.timing import Laps, environment, take_turns
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_laps(monkeypatch):
+    times = iter([1.0, 3.0, 7.5])
+    monkeypatch.setattr(timing, "now", lambda: next(times))
+    laps = Laps()
+    laps.end("statistics")
+    laps.end("fit")
+    assert laps.seconds == {"statistics": 2.0, "fit": 4.5}
 
 
 @pytest.mark.parametrize("seconds, rounds", [(0, 3), (2, 3), (15, 5), (16, 6)])

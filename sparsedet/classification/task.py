@@ -12,6 +12,7 @@ from torch import nn
 from ..compress.candidates import dense_layers
 from ..data.class_order import dataset_classes
 from ..detection.images import check_content, read_usable
+from ..detection.pixel_file import PixelFile, StoredInput
 from ..detection.task import DetectionTask
 from ..errors import InputError
 from ..images import find_images
@@ -50,10 +51,12 @@ class ClassificationTask(DetectionTask):
         chosen = random.Random(0).sample(records, min(count, len(records)))
         mapper = ClassificationMapper(cfg, False)
 
-        def read(record: dict[str, Any]) -> dict[str, Any]:
+        pixel_file = PixelFile()
+
+        def read(record: dict[str, Any]) -> StoredInput:
             image = mapper(record)["image"]
             check_content(str(record.get("file_name")), image.permute(1, 2, 0).numpy())
-            return {"image": image}
+            return pixel_file.keep(image)
 
         images = read_usable(chosen, read, progress)
         return cls([images[i : i + BATCH] for i in range(0, len(images), BATCH)], cfg)

@@ -9,10 +9,12 @@ from torch import nn
 
 from ..hooks import evaluating
 from ..latency import compare_latency
+from ..timing import Laps
 from .calibrate import calibrate_, project_
 from .entries import plan_to_entries
 from .layer_times import time_layers
 from .planning import Planner, given_plan, missed, untouched
+from .recording import Recording
 from .request import Request
 from .result import Result
 from .sensitivity import Sensitivity, unweighed
@@ -21,6 +23,7 @@ from .task import Task
 from .widths import with_readers
 
 TIMED = 2  # batches on which the whole model is timed, before and after
+ROUNDS = 3
 
 
 def compress_(
@@ -29,6 +32,7 @@ def compress_(
     request: Request,
     *,
     sensitivities: Mapping[str, Sensitivity] | None = None,
+    recording: Recording | None = None,
     progress: bool = False,
 ) -> Result:
     """Replace layers of a trained model, in place, by compact ones that put out nearly the same.
@@ -40,53 +44,69 @@ def compress_(
         task: what to calibrate on.
         request: what each layer is to become, or what the whole model is to cost.
         sensitivities: of the model on the task, where they are known.
+        recording: likewise, where the task was started with this model; it is used up.
         progress: show bars.
 
     Raises:
         InputError: a target out of reach; a plan that does not fit; activations that are not
             finite. The model is then as it was, and also after an interruption.
     """
+    laps = Laps()
     plan = given_plan(model, request)
     notes = untouched(model)
-    task.start(model)
+    if recording is None:
+        task.start(model)
     if sensitivities is None and (request.calibrate or plan is None):
         sensitivities = task.sensitivities(model, progress)
         notes += unweighed(sensitivities)
     sensitivities = sensitivities or {}
+    laps.end("sensitivities")
     if plan is None:
         planner = Planner(model, task, request, sensitivities, progress)
         plan, more = planner.plan(request.targets)
+        recording = planner.profile.recording
         notes += more
     plan, links = with_readers(plan, model, task)
     entries = plan_to_entries(plan, model)
+    laps.end("planning")
     times = time_layers(model, plan, task, progress)
+    laps.end("timing layers")
 
     compact = copy.deepcopy(model)  # the model itself changes last, all at once
     if request.calibrate:
-        result = calibrate_(compact, plan, task, sensitivities, progress, links)
+        result = calibrate_(compact, plan, task, sensitivities, progress, links, recording)
     else:
         result = project_(compact, plan, task)
     task.finish(compact)
-    with evaluating(model), evaluating(compact):
-        latency = compare_latency(
-            {
-                "dense": lambda batch: task.forward(model, batch),
-                "compact": lambda batch: task.forward(compact, batch),
-            },
-            task.batches[:TIMED],
-            rounds=5,
-            warmup=1,
-            progress=progress,
-        )
+    laps.end("fitting")
+    result.milliseconds = _time_models(model, compact, task, progress)
+    laps.end("timing models")
     for name in times:
         result.layers[name].milliseconds = times[name]
-    result.milliseconds = latency["dense"].median, latency["compact"].median
     between = (name for entry in plan.values() for name in entry.channelwise)
     changed = {*plan, *task.answers(model), *between}
     replace_modules(
         model, {model.get_submodule(name): compact.get_submodule(name) for name in changed}
     )
     task.finish(model)
-    result.model, result.plan = model, entries
+    result.model, result.plan, result.seconds = model, entries, laps.seconds
     result.notes = notes + missed(request.targets, result)
     return result
+
+
+def _time_models(
+    dense: nn.Module, compact: nn.Module, task: Task, progress: bool
+) -> tuple[float, float]:
+    """Milliseconds of a batch."""
+    with evaluating(dense), evaluating(compact):
+        latency = compare_latency(
+            {
+                "dense": lambda batch: task.forward(dense, batch),
+                "compact": lambda batch: task.forward(compact, batch),
+            },
+            task.batches[:TIMED],
+            rounds=ROUNDS,
+            warmup=1,
+            progress=progress,
+        )
+    return latency["dense"].median, latency["compact"].median

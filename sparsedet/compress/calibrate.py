@@ -11,17 +11,17 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..hooks import evaluating
-from .fit import Fit, layer_fit
+from .fit import DenseFit, Fit, layer_fit
 from .links import Link
 from .observe import observe
-from .patches import count_patches, outputs_at, take_patches
 from .plan import LayerPlan, Plan, compact_weights
 from .positions import check_positions
+from .recording import Recording
 from .replay import Replay
 from .result import LayerResult, Result
 from .sensitivity import Sensitivity
 from .surgery import compact_twin, planned_layers, replace_modules, sparsify_
-from .survey import Sample, Survey, count_parameters
+from .survey import Survey, count_parameters
 from .task import Task
 from .widths import narrow_layers, with_readers
 
@@ -36,6 +36,7 @@ def calibrate_(
     sensitivities: Mapping[str, Sensitivity] | None = None,
     progress: bool = False,
     links: Mapping[str, Link] | None = None,
+    recording: Recording | None = None,
 ) -> Result:
     """Like :func:`sparsify_`, but each compact layer is fitted to the outputs of the dense model.
 
@@ -56,6 +57,7 @@ def calibrate_(
         sensitivities: of layers by name; where there is none, all outputs count alike.
         progress: show a bar.
         links: of the layers that become narrower, where :func:`with_readers` has found them.
+        recording: of the dense model on this task, if there is one; it is used up.
 
     Raises:
         InputError: the plan does not fit the model, or activations are not finite. The model is
@@ -84,11 +86,15 @@ def calibrate_(
             for name in survey.outputs
         }
         fits = {name: fit for name, fit in fits.items() if fit}
-        passes = _Passes(model, layers, fits, survey, task, progress)
+        if recording is None or not recording.done:
+            outputs = {name: survey.outputs[name] for name in fits}
+            dense = [name for name, fit in fits.items() if isinstance(fit, DenseFit)]
+            recording = Recording(layers, dense, outputs, len(task.batches), narrow.targets)
+        passes = _Passes(model, layers, fits, survey, task, recording, progress)
         narrower = {layers[name]: start for name, start in narrow.starts.items()}
         narrower |= narrow.channelwise
         try:
-            passes.run_dense(narrow.targets)
+            passes.run_dense()
             # Those to come are narrow already, so that the model runs after each fit.
             replace_modules(model, narrower)
             passes.layers = starts
@@ -157,16 +163,13 @@ class _Passes:
         fits: Mapping[str, Fit],
         survey: Survey,
         task: Task,
+        recording: Recording,
         progress: bool,
     ):
         self.model, self.task, batches = model, task, task.batches
-        self.layers, self.fits = layers, fits
+        self.layers, self.fits, self.recording = layers, fits, recording
         self.replay = Replay(model, batches, task.forward)
-        expected = {name: survey.outputs[name] * len(batches) for name in fits}
-        self.sample = Sample(expected, {name: fit.wanted for name, fit in fits.items()})
-        # Of each layer, for each batch and call: the number of outputs, and a sample of them.
-        self.targets = {name: [[] for _ in batches] for name in fits}
-        self.dense_work = survey.multiply_adds
+        self.dense_work = 0.0 if recording.done else survey.multiply_adds
         # Of a layer: what runs between the layer before and it, and the fit.
         before = [0.0, *(survey.before[name] for name in fits)]
         self.work = {
@@ -181,35 +184,23 @@ class _Passes:
             disable=not progress,
         )
 
-    def run_dense(self, others: Mapping[str, nn.Module]) -> None:
-        """Collect the outputs that the compact layers are to give.
-
-        Args:
-            others: layers that give these outputs where the model's own give more.
-        """
-
-        def visit(name):
-            layer = others.get(name, self.layers[name])
-
-            def collect(batch, call, x):
-                count, patches = self._patches(name, batch, call, x)
-                self.targets[name][batch].append((count, outputs_at(layer, patches)))
-
-            return collect
-
-        visits = {self.layers[name]: visit(name) for name in self.fits}
+    def run_dense(self) -> None:
+        """Collect the outputs that the compact layers are to give, unless that is done."""
+        if self.recording.done:
+            return
+        visits = self.recording.visits({}, 1)
         for _ in observe(self.model, self.task.batches, self.task.forward, visits):
             self.bar.update(self.dense_work)
 
     def run_up_to(self, name: str) -> None:
         """Fit one layer."""
-        fit, targets = self.fits[name], self.targets.pop(name)
+        fit, targets = self.fits[name], self.recording.calls.pop(name)
         self.bar.set_postfix_str(name)
         seen = 0
 
         def collect(batch, call, x):
             nonlocal seen
-            count, patches = self._patches(name, batch, call, x)
+            count, patches = self.recording.patches(name, self.layers[name], batch, call, x)
             expected = targets[batch]
             if call >= len(expected) or expected[call][0] != count:
                 raise ValueError(_not_the_same(name))
@@ -223,18 +214,6 @@ class _Passes:
             raise ValueError(_not_the_same(name))
         if fit.samples:
             fit.solve()
-
-    def _patches(self, name: str, batch: int, call: int, x: torch.Tensor):
-        """The number of outputs in a call, and the patches of a sample of them."""
-        layer = self.layers[name]
-        count = count_patches(layer, x)
-        patches = take_patches(layer, x, self.sample(name, batch, call, count))
-        if not patches.isfinite().all():
-            raise InputError(
-                f"{name}: its inputs are not finite; check that the weights are trained and that "
-                "the images are preprocessed as they need"
-            )
-        return count, patches
 
 
 def _not_the_same(name: str) -> str:

@@ -18,6 +18,7 @@ from .moments import Moments, Statistics
 from .observe import observe
 from .patches import count_patches, groups_of, split_patches, take_patches, weight_matrix
 from .plan import channels_of
+from .recording import Recording
 from .sensitivity import Sensitivity
 from .survey import Sample
 from .task import Task
@@ -135,14 +136,18 @@ def collected(
     task: Task,
     sensitivities: Mapping[str, Sensitivity],
     hold_out: Collection[str] = (),
+    every: int = 1,
+    recording: Recording | None = None,
 ) -> Iterator[tuple[str, Collector]]:
-    """Each layer by name, with what it sees on all batches.
+    """Each layer by name, with what it sees on every so many-th batch.
 
     Args:
         outputs: how many positions the output of each layer has in one batch.
         hold_out: layers that keep some batches out of their statistics.
+        recording: made on the way, on all batches.
     """
-    expected = {name: outputs[name] * len(task.batches) for name in layers}
+    batches = task.batches[::every]
+    expected = {name: outputs[name] * len(batches) for name in layers}
     sample = Sample(expected, {name: wanted(layer) for name, layer in layers.items()})
     for names in _groups(layers):
         collectors = {
@@ -156,8 +161,15 @@ def collected(
             for name in names
         }
         visits = {layers[name]: collectors[name].collect for name in names}
-        for _ in observe(model, task.batches, task.forward, visits):
+        if recording is None or recording.done:
+            run = observe(model, batches, task.forward, visits)
+        else:
+            visits = recording.visits(visits, every)
+            run = observe(model, task.batches, task.forward, visits)
+        for _ in run:
             pass
+        if recording is not None:
+            recording.done = True
         for name in names:
             yield name, collectors.pop(name)
 

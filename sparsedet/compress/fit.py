@@ -26,6 +26,13 @@ ROWS = 4096
 """Samples for a fully connected layer, all of which are held: 411 MB for VGG's fc6."""
 
 
+def wanted_samples(layer: nn.Conv2d | nn.Linear, compact: bool) -> int:
+    """About how many samples to fit a layer to, or its compact form."""
+    if compact and isinstance(layer, nn.Linear):
+        return ROWS
+    return max(PATCHES * layer.weight[0].numel(), ROWS)
+
+
 class ConvolutionFit:
     """A sparse fusion in the place of a convolution; each group of channels is fitted by itself.
 
@@ -37,7 +44,6 @@ class ConvolutionFit:
 
     Attributes:
         size: numbers in a patch that one group sees.
-        wanted: about how many samples to :meth:`add`.
         work: multiply-adds of the whole fit.
         samples: how many were added.
         error, error_alone: as in :class:`LayerResult`, once solved.
@@ -47,10 +53,8 @@ class ConvolutionFit:
         self.dense, self.compact = dense, compact
         self.sensitivities = sensitivity.split(dense.groups)
         outputs, self.size = dense.out_channels, dense.weight[0].numel()
-        self.wanted = max(PATCHES * self.size, ROWS)
-        self.work = (
-            self.size * (self.size * dense.groups + outputs) * (self.wanted + self.size + 2 * TURNS)
-        )
+        rows = wanted_samples(dense, True) + self.size + 2 * TURNS
+        self.work = self.size * (self.size * dense.groups + outputs) * rows
         self.samples = 0
         self.moments = [Moments(centered=dense.bias is not None) for _ in range(dense.groups)]
         self.error = self.error_alone = None
@@ -131,7 +135,6 @@ class LinearFit:
     def __init__(self, dense: nn.Linear, compact: LowRankLinear, sensitivity: Sensitivity):
         self.dense, self.compact, self.sensitivity = dense, compact, sensitivity
         outputs, self.size = dense.out_features, dense.in_features
-        self.wanted = ROWS
         self.work = self.size * (ROWS + outputs) ** 2
         self.samples = 0
         self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -179,8 +182,8 @@ class DenseFit:
     def __init__(self, layer: nn.Conv2d | nn.Linear, sensitivity: Sensitivity):
         self.layer, self.sensitivity = layer, sensitivity
         outputs, self.size = len(layer.weight), layer.weight[0].numel()
-        self.wanted = max(PATCHES * self.size, ROWS)
-        self.work = self.size * (self.size + outputs) * (self.wanted + self.size)
+        rows = wanted_samples(layer, False) + self.size
+        self.work = self.size * (self.size + outputs) * rows
         self.samples = 0
         self.moments = Moments(centered=layer.bias is not None)
         self.error = self.error_alone = None

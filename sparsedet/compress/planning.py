@@ -69,6 +69,8 @@ class Planner:
             progress,
             EVERY,
             find_links(model, task)[0] if request.width else {},
+            # A layer that only becomes narrower is fitted to more samples, and nobody knows which.
+            record=request.calibrate and not request.width,
         )
         self.costs: dict[str, Cost] = {}
         if "latency" in request.targets or request.no_slower:

@@ -17,6 +17,7 @@ from .collector import Collector, collected
 from .curves import Option
 from .links import Link
 from .plan import can_shrink, channels_of, choose_layers
+from .recording import Recording
 from .sensitivity import Sensitivity
 from .survey import Survey, count_parameters
 from .task import Task
@@ -69,13 +70,15 @@ class Profile:
     """The layers that may be compressed, and the whole model's parameters and multiply-adds.
 
     Multiply-adds are those of convolutions and fully connected layers in one batch. ``widths`` are
-    of the layers that may have fewer outputs.
+    of the layers that may have fewer outputs. ``recording`` is of these layers and of those that
+    answer.
     """
 
     layers: dict[str, LayerProfile]
     parameters: int
     multiply_adds: float
     widths: dict[str, WidthProfile] = field(default_factory=dict)
+    recording: Recording | None = field(default=None, repr=False, compare=False)
 
 
 @torch.no_grad()
@@ -89,6 +92,7 @@ def profile_layers(
     progress: bool = False,
     every: int = 1,
     links: Mapping[str, Link] | None = None,
+    record: bool = False,
 ) -> Profile:
     """What compression would do to each layer by itself, on the dense model's own activations.
 
@@ -103,6 +107,7 @@ def profile_layers(
         progress: show a bar.
         every: look at every so many-th batch; what is counted is counted on all.
         links: of layers that may become narrower, as :func:`find_links` has them.
+        record: run on all batches, and keep what a calibration needs of the dense model.
 
     Raises:
         InputError: a name that matches no layer, or a model that is compressed already.
@@ -110,7 +115,9 @@ def profile_layers(
     compact = sorted(compact_layers(model))
     if compact:
         raise InputError(f"{compact[0]} is compressed already: plan for the dense model")
-    layers = choose_layers(dense_layers(model), include, exclude)
+    dense = dense_layers(model)
+    layers = choose_layers(dense, include, exclude)
+    answers = {name: dense[name] for name in task.answers(model)} if record else {}
     links = {
         name: link
         for name, link in (links or {}).items()
@@ -118,17 +125,30 @@ def profile_layers(
     }
     linked = {*links, *(link.reader for link in links.values())}
     with evaluating(model):
-        survey = Survey(model, layers, task.batches, task.forward)
+        survey = Survey(model, {**layers, **answers}, task.batches, task.forward)
         layers = {
             name: layers[name]
             for name in survey.outputs
-            if name not in survey.read and (can_shrink(layers[name], patterns) or name in linked)
+            if name in layers
+            and name not in survey.read
+            and (can_shrink(layers[name], patterns) or name in linked)
         }
+        recording = None
+        if record:
+            kept = {n: count for n, count in survey.outputs.items() if n in {**layers, **answers}}
+            recording = Recording(dense, answers, kept, len(task.batches))
         producers = {link.reader: name for name, link in links.items()}
         profiles, widths = {}, {}
         with tqdm(desc="planning", total=len(layers), unit="layer", disable=not progress) as bar:
             for name, collector in collected(
-                model, layers, survey.outputs, task.every(every), sensitivities or {}, producers
+                model,
+                layers,
+                survey.outputs,
+                task,
+                sensitivities or {},
+                producers,
+                every,
+                recording,
             ):
                 options = collector.options(patterns)
                 profiles[name] = LayerProfile(
@@ -141,7 +161,7 @@ def profile_layers(
                         links[producer], _width_options(collector, count)
                     )
                 bar.update()
-    return Profile(profiles, count_parameters(model), survey.multiply_adds, widths)
+    return Profile(profiles, count_parameters(model), survey.multiply_adds, widths, recording)
 
 
 def _width_options(collector: Collector, channels: int) -> list[WidthOption]:

@@ -67,6 +67,7 @@ class Result:
         milliseconds: (before, after) for one batch, on this machine; None: not measured.
         plan: what each layer became, as ``plan.yaml`` has it.
         notes: what the reader should know, in lines.
+        seconds: what each stage took, by name.
     """
 
     layers: dict[str, LayerResult]
@@ -77,9 +78,10 @@ class Result:
     milliseconds: tuple[float, float] | None = None
     plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
-        """Before and after: size, arithmetic and time; and the layers of the largest errors."""
+        """Size, arithmetic and time before and after; the largest errors; what the stages took."""
         totals = {
             "parameters (millions)": [count / 1e6 for count in self.parameters],
             "multiply-adds (billions)": [count / 1e9 for count in self.multiply_adds],
@@ -98,6 +100,9 @@ class Result:
             lines += [
                 f"  {name:{width}}  {errors[name]:.4f}  {self.layers[name].plan}" for name in worst
             ]
+        if self.seconds:
+            stages = ", ".join(f"{stage} {took:.0f}" for stage, took in self.seconds.items())
+            lines.append(f"took {sum(self.seconds.values()):.0f} s: {stages}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def save(self, folder: str | os.PathLike) -> None:

@@ -109,7 +109,7 @@ def narrow_layers(
     producers = {links[name].reader: name for name in names}
     readers = {reader: model.get_submodule(reader) for reader in producers}
     outputs = Survey(model, readers, task.batches, task.forward).outputs
-    for reader, collector in collected(model, readers, outputs, task.every(EVERY), sensitivities):
+    for reader, collector in collected(model, readers, outputs, task, sensitivities, every=EVERY):
         producer = producers[reader]
         dense = model.get_submodule(producer)
         choice = collector.channels(channels_of(dense)[1], plan[producer].out_channels)

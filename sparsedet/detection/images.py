@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import detectron2.data.transforms as transforms
 import numpy as np
@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..images import find_images, read_image
 from ..runtime.detector import resized_shape
 from .config import check_input_format, check_proposals
+from .pixel_file import PixelFile, StoredInput
 
 logger = logging.getLogger(__name__)
 T, U = TypeVar("T"), TypeVar("U")
@@ -31,7 +32,7 @@ def load_images(
     seed: int = 0,
     progress: bool = False,
     smallest_side: int = 1,
-) -> list[list[dict[str, Any]]]:
+) -> list[list[StoredInput]]:
     """``count`` random images, each a batch of its own, resized as the config tests them.
 
     Args:
@@ -65,10 +66,13 @@ def load_images(
         [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
     )
 
-    def read(file: str) -> list[dict[str, Any]]:
+    pixel_file = PixelFile()
+
+    def read(file: str) -> list[StoredInput]:
         image = read_image(file, cfg.INPUT.FORMAT)
         check_content(file, image)
-        return _prepare(file, image, cfg.INPUT, resize, smallest_side)
+        pixels = _prepare(file, image, cfg.INPUT, resize, smallest_side)
+        return [pixel_file.keep(pixels, height=image.shape[0], width=image.shape[1])]
 
     return read_usable(files, read, progress)
 
@@ -105,12 +109,11 @@ def _prepare(
     settings: CfgNode,
     resize: transforms.Augmentation,
     smallest_side: int,
-) -> list[dict[str, Any]]:
-    """As detectron2's predictor does; bytes, for all images are held at once."""
+) -> torch.Tensor:
+    """As detectron2's predictor does; bytes, (3, H, W)."""
     height, width = image.shape[:2]
     resized = resized_shape(height, width, settings.MIN_SIZE_TEST, settings.MAX_SIZE_TEST)
     if min(resized) < smallest_side:
         raise InputError(f"{file}: {width} x {height} pixels are too narrow for the model")
     pixels = resize.get_transform(image).apply_image(image).transpose(2, 0, 1)
-    pixels = torch.as_tensor(np.ascontiguousarray(pixels))
-    return [{"image": pixels, "height": height, "width": width}]
+    return torch.as_tensor(np.ascontiguousarray(pixels))

@@ -130,6 +130,7 @@ def test_a_plan_is_written_printed_and_applied_again(tmp_path):
     assert {path.name for path in (tmp_path / "compact").iterdir()} == files
     text = str(result)
     assert text.startswith("parameters (millions): ") and "largest errors of " in text
+    assert text.splitlines()[-1].startswith("took ") and ", planning " in text
 
     again = network()
     compress_(again, batches=batches(), plan=tmp_path / "compact" / "plan.yaml")

@@ -96,6 +96,39 @@ def test_a_chain_computes_each_compact_layer_once_for_each_image(memory, monkeyp
     assert [computed.count(layer) for layer in compact] == [5, 5, 5, 5, 5, 0]
 
 
+def test_a_pooled_input_is_held_where_what_it_was_pooled_from_is_too_large(monkeypatch):
+    """Each compact layer still runs once for each image, in the memory of a pooled map."""
+
+    class Pooled(Chain):
+        def forward(self, x):
+            for i, conv in enumerate(self.convs):
+                x = conv(x)
+                if i % 2:
+                    x = F.max_pool2d(x, 2)
+            return x
+
+    torch.manual_seed(0)
+    model = Pooled()
+    images = [torch.randn(1, 3, 16, 16) for _ in range(2)]
+    plan = uniform_plan(model, "rows", 2)
+    expected, _, _ = _calibrate(model, images, plan)
+    monkeypatch.setattr(replay, "MEMORY", 2 * 8 * 8 * 8 * 4)
+    computed = []
+    forward = replay.SparseFusionConv2d.forward
+
+    def count(self, x):
+        computed.append(self)
+        return forward(self, x)
+
+    monkeypatch.setattr(replay.SparseFusionConv2d, "forward", count)
+    got, _, _ = _calibrate(model, images, plan)
+    compact = [m for m in got.modules() if isinstance(m, replay.SparseFusionConv2d)]
+    # The output of the first two is too large, and so is the input of the second.
+    assert [computed.count(layer) for layer in compact] == [4, 2, 2, 2, 2, 0]
+    for key, value in expected.state_dict().items():
+        assert torch.equal(got.state_dict()[key], value), key
+
+
 def test_nothing_is_left_behind():
     torch.manual_seed(0)
     model = Pyramid()

@@ -2,6 +2,7 @@
 
 import copy
 import fnmatch
+import gc
 import logging
 
 import numpy as np
@@ -28,6 +29,7 @@ from sparsedet.data import generate_shapes
 from sparsedet.detection.config import load_config
 from sparsedet.detection.images import load_images
 from sparsedet.detection.load import load_model
+from sparsedet.detection.pixel_file import PixelFile
 from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
 from sparsedet.layers import SparseFusionConv2d
@@ -224,6 +226,29 @@ def test_some_of_many_images_the_same_each_time(photos):
     assert first == again and len(set(first)) == 3
     pattern = load_images(_config(), str(photos / "[0-2].png"), 100)
     assert [_sizes(image) for image in pattern] == [(40, 60), (41, 60), (42, 60)]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_stored_images_come_back_as_they_were(dtype):
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(256, (3, 9, 5 + i), generator=generator).to(dtype) for i in range(3)]
+    pixel_file = PixelFile()
+    stored = [pixel_file.keep(image, height=9, width=i) for i, image in enumerate(images)]
+    for i in (2, 0, 1, 1):
+        assert torch.equal(stored[i]["image"], images[i]) and stored[i]["image"].dtype == dtype
+        assert {**stored[i], "image": 0} == {"image": 0, "height": 9, "width": i}
+        assert stored[i].get("instances") is None and len(stored[i]) == 3
+
+
+def test_a_task_holds_no_pixels_however_many_images(photos):
+    def tensors():
+        gc.collect()
+        return sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+
+    before = tensors()
+    tasks = [DetectionTask.from_images(_config(), str(photos), count) for count in (1, 6)]
+    assert [len(task.batches) for task in tasks] == [1, 6]
+    assert tensors() == before
 
 
 def _sizes(image):

@@ -1,0 +1,60 @@
+"""The dense model runs once for planning and fitting, and both find what they find alone."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sparsedet.compress import Task, uniform_plan
+from sparsedet.compress.calibrate import calibrate_
+from sparsedet.compress.profile import profile_layers
+
+BATCHES = 7
+SURVEYED = 4  # runs of a survey, which counts
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(12, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(3),
+        nn.Flatten(),
+        nn.Linear(16 * 9, 20),
+        nn.ReLU(),
+        nn.Linear(20, 5),
+    )
+
+
+def _task():
+    coarse = torch.randn(BATCHES, 1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    return Task([F.interpolate(x, size=(24, 24), mode="bicubic") for x in coarse], answers=["8"])
+
+
+def test_a_profile_that_records_is_the_same_and_costs_one_run_of_each_batch(model):
+    task = _task()
+    expected = profile_layers(model, task, exclude=["8"], every=3)
+    runs = []
+    model.register_forward_pre_hook(lambda *_: runs.append(1))
+    found = profile_layers(model, task, exclude=["8"], every=3, record=True)
+    assert found == expected
+    assert len(runs) == SURVEYED + BATCHES
+
+
+@pytest.mark.parametrize("memory", [1, 2**31])
+def test_a_fit_to_what_was_recorded_is_the_same(model, memory, monkeypatch):
+    monkeypatch.setattr("sparsedet.compress.collector.MEMORY", memory)
+    task = _task()
+    recording = profile_layers(model, task, exclude=["8"], every=3, record=True).recording
+    plan = uniform_plan(model, "rows", 3, include=["0", "2", "6"])
+    for kept in (recording.copy(), recording):  # a copy does not use up the other
+        alone, after = copy.deepcopy(model), copy.deepcopy(model)
+        expected = calibrate_(alone, plan, task)
+        assert calibrate_(after, plan, task, recording=kept) == expected
+        for a, b in zip(alone.state_dict().values(), after.state_dict().values()):
+            assert torch.equal(a, b)
