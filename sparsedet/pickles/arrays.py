@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .pickles import Building, encode, ordered_dict, read_pickle
+from .machine import Building, encode, ordered_dict, read_pickle
 
 
 def read_arrays(file: IO[bytes]) -> Any:
