@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import exported, seeds
+from . import annotated, exported, seeds
 
 PICTURE = seeds.pictures()[0]
 
@@ -197,4 +197,29 @@ READERS = {
         detector("openvino"), exported.openvino, ".xml", True,
         beside=(".bin", exported.openvino_weights), needs="openvino",
     ),
+    "exported classifier, metadata": Reader(
+        annotated.classifier, exported.classifier_metadata, ".onnx", True,
+        exported.with_classifier_metadata, needs="onnxruntime",
+    ),
+    "class folder": Reader(annotated.class_folder, annotated.folders, ".txt", text=True),
+    "class folder, image": Reader(
+        annotated.classified_image, lambda: seeds.pictures()[:3], ".png",
+        pack=seeds.with_png_checksums,
+    ),
+    "classifier .pth": Reader(
+        annotated.classifier_weights, seeds.torch_pickles, ".pth", pack=seeds.with_zip_checksums
+    ),
+    "COCO, masks and keypoints": Reader(
+        annotated.learned_masks, annotated.masks, ".json", text=True
+    ),
+    "semantic labels": Reader(
+        annotated.semantic, annotated.maps, ".png", pack=seeds.with_png_checksums
+    ),
+    "panoptic json": Reader(annotated.panoptic, annotated.panoptic_json, ".json", text=True),
+    "panoptic picture": Reader(
+        annotated.panoptic_picture, annotated.segments, ".png", pack=seeds.with_png_checksums
+    ),
+    "proposals .pkl": Reader(annotated.read_proposals, annotated.proposals, ".pkl"),
+    "search.json": Reader(annotated.search, annotated.searches, ".json", text=True),
+    "metrics.json": Reader(annotated.training_curves, annotated.metrics, ".json", text=True),
 }  # fmt: skip
