@@ -78,7 +78,7 @@ class CheckedDatasetMapper(DatasetMapper):
                 f"{path}: {labels.shape} labels, but its image has {size} pixels (height, width)"
             )
         number, ignored = self.labels or (256, 255)
-        odd = labels[(labels >= min(number, 256)) & (labels != ignored)]
+        odd = labels[((labels < 0) | (labels >= min(number, 256))) & (labels != ignored)]
         if odd.size:
             raise InputError(
                 f"{path}: a label is {odd.max()}, where MODEL.SEM_SEG_HEAD.NUM_CLASSES is {number} "
