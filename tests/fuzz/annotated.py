@@ -115,7 +115,7 @@ def learned_masks(path):
 
     folder = os.path.dirname(path)
     for number in range(3):
-        Path(folder, f"{number}.jpg").write_bytes(seeds.pictures()[3])
+        Path(folder, f"{number}.jpg").write_bytes(seeds.pictures()[0])
     cfg = _config().clone()
     cfg.DATASETS.TRAIN = (path,)
     try:
