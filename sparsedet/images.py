@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import cv2
@@ -75,12 +75,27 @@ def read_image(path: str, channels: str = "BGR") -> np.ndarray:
         InputError: missing, empty, truncated, damaged, of more than ``MAX_PIXELS``, or not an image
             of ``FORMATS``.
     """
+    return _read(path, lambda file: decode_image(file, path, channels))
+
+
+def read_labels(path: str) -> np.ndarray:
+    """A picture whose pixels are labels, (H, W) int64: numbers as they are, never colours.
+
+    Of a picture with a palette its indices, as Pascal VOC and detectron2's metrics have it.
+
+    Raises:
+        InputError: as :func:`read_image`; it has colours.
+    """
+    return _read(path, lambda file: _decode(file, path, _to_labels))
+
+
+def _read(path: str, decode: Callable[[BinaryIO], np.ndarray]) -> np.ndarray:
     try:
         if os.path.getsize(path) == 0:  # a pipe, which would have to be waited for, too
             raise InputError(f"{path}: empty file")
         # Given a name instead, Pillow maps the file, and garbles some TIFFs that are turned.
         with open(path, "rb") as file:
-            return decode_image(file, path, channels)
+            return decode(file)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
@@ -89,6 +104,11 @@ def read_image(path: str, channels: str = "BGR") -> np.ndarray:
 
 def decode_image(file: BinaryIO, name: str, channels: str = "BGR") -> np.ndarray:
     """As :func:`read_image`, of an open file or of bytes in memory; errors name ``name``."""
+    pixels = _decode(file, name, _to_rgb)
+    return pixels if channels == "RGB" else pixels[:, :, ::-1]
+
+
+def _decode(file: BinaryIO, name: str, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     try:
         if file.seek(0, os.SEEK_END) == 0:
             raise InputError(f"{name}: empty file")
@@ -100,7 +120,7 @@ def decode_image(file: BinaryIO, name: str, channels: str = "BGR") -> np.ndarray
                 if image.format == "PNG":
                     _check_png(name, file)
                 image.load()
-                pixels = _upright(_to_rgb(image), image)
+                return _upright(convert(image), image)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -112,7 +132,6 @@ def decode_image(file: BinaryIO, name: str, channels: str = "BGR") -> np.ndarray
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         reason = " ".join(reason.split())
         raise InputError(f"{name}: cannot be read as an image: {reason}") from error
-    return pixels if channels == "RGB" else pixels[:, :, ::-1]
 
 
 def _too_large(path: str, size: str = "") -> str:
@@ -156,6 +175,16 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         else:
             pixels[rows] = np.asarray(strip.convert("RGB"))
     return pixels
+
+
+def _to_labels(image: Image.Image) -> np.ndarray:
+    """(H, W) int64."""
+    if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
+        return np.asarray(image).astype(np.int64)
+    pixels = np.asarray(image.convert("RGB"))
+    if (pixels != pixels[:, :, :1]).any():
+        raise ValueError("it has colours, where each pixel should be the number of a label")
+    return pixels[:, :, 0].astype(np.int64)
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:

@@ -25,6 +25,7 @@ from .compress.planning import Planner
 from .compress.profile import SEARCHED_PATTERNS
 from .errors import InputError
 from .files import replacing, replacing_folder, restore_folder
+from .json_files import read_json
 from .reports.tables import pipe_table
 
 STEPS = 6
@@ -42,6 +43,11 @@ class Step:
     multiply_adds: float
     milliseconds: float
     score: float
+
+    def check(self) -> None:
+        """Raise TypeError, ValueError or OverflowError for what no step is."""
+        if not all(math.isfinite(value) for value in asdict(self).values()) or self.factor <= 0:
+            raise ValueError("a number of a step is not one")
 
 
 class Search:
@@ -70,10 +76,12 @@ class Search:
 
     def _read(self, record: Path) -> None:
         try:
-            found = json.loads(record.read_text(encoding="utf-8"))
-            settings = found["settings"]
+            found = read_json(record)
+            settings = dict(found["settings"])
             dense, *steps = [Step(**step) for step in found["steps"]]
-        except (KeyError, TypeError, ValueError) as error:
+            for step in (dense, *steps):
+                step.check()
+        except (ArithmeticError, InputError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{record}: not the record of a search; choose a new folder"
             ) from error

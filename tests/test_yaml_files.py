@@ -1,5 +1,6 @@
 """YAML as data: what is read, and what is refused within a second."""
 
+import os
 import time
 
 import pytest
@@ -94,3 +95,14 @@ def test_every_config_of_detectron2_is_read():
     for path in sorted(folder.rglob("*.yaml")):
         expected = get_cfg().load_yaml_with_base(str(path), allow_unsafe=True)
         assert yaml.safe_dump(read_with_base(str(path))) == yaml.safe_dump(expected), path
+
+
+@pytest.mark.parametrize("name", ["code.py", "code.PY", "./code.py"])
+def test_a_python_file_named_by_a_yaml_is_not_run(tmp_path, name):
+    (tmp_path / os.path.basename(name)).write_text(
+        f"open({str(tmp_path / 'intruder')!r}, 'w').close()\nmodel = {{}}\n"
+    )
+    (tmp_path / "config.yaml").write_text(f"_BASE_: {name}\nSEED: 1\n")
+    with pytest.raises(InputError, match=r"(?i)code\.py: not a mapping"):
+        read_with_base(str(tmp_path / "config.yaml"))
+    assert not (tmp_path / "intruder").exists()

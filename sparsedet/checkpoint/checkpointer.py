@@ -17,7 +17,12 @@ from ..files import replacing
 from ..layers import LowRankLinear, SparseFusionConv2d
 from ..weights import check_finite
 from .class_names import KEY, model_class_names, read_class_names
-from .preprocessing import config_lines, model_preprocessing, same_preprocessing
+from .preprocessing import (
+    config_lines,
+    model_preprocessing,
+    read_preprocessing,
+    same_preprocessing,
+)
 from .state_dicts import named_tensors, read_checkpoint, unwrap
 
 # Buffers that older checkpoints have and newer models rebuild, or the reverse.
@@ -147,14 +152,9 @@ class SparseDetCheckpointer(DetectionCheckpointer):
         return {**beside, "model": tensors}
 
     def _load_model(self, checkpoint: dict):
-        wanted, actual = checkpoint.get("preprocessing"), model_preprocessing(self.model)
-        try:
-            fits = not wanted or not actual or same_preprocessing(wanted, actual)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{self._path}: its preprocessing is not a FORMAT, PIXEL_MEAN and PIXEL_STD"
-            ) from error
-        if not fits:
+        wanted = read_preprocessing(checkpoint, self._path)
+        actual = model_preprocessing(self.model)
+        if wanted and actual and not same_preprocessing(wanted, actual):
             raise InputError(
                 f"{self._path}: trained on other images than the model expects; set "
                 + ", ".join(config_lines(wanted))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -97,6 +99,30 @@ def model_preprocessing(model: nn.Module) -> dict | None:
         "PIXEL_MEAN": [round(value, 4) for value in mean.flatten().tolist()],
         "PIXEL_STD": [round(value, 4) for value in std.flatten().tolist()],
     }
+
+
+def read_preprocessing(checkpoint: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
+    """What a checkpoint says of it; None where it says nothing.
+
+    Raises:
+        InputError: it is not in the form of ``PREPROCESSING``.
+    """
+    found = checkpoint.get("preprocessing")
+    if not found:
+        return None
+    if (
+        not isinstance(found, Mapping)
+        or not isinstance(found.get("FORMAT", 0), (str, type(None)))
+        or not all(_is_vector(found.get(key)) for key in ("PIXEL_MEAN", "PIXEL_STD"))
+    ):
+        raise InputError(f"{path}: its preprocessing is not a FORMAT, PIXEL_MEAN and PIXEL_STD")
+    return found
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        type(number) is int or (type(number) is float and math.isfinite(number)) for number in value
+    )
 
 
 def same_preprocessing(a: dict, b: dict) -> bool:

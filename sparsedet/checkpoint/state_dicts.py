@@ -10,7 +10,7 @@ import torch
 
 from ..errors import InputError
 from ..extras import require
-from .arrays import read_arrays
+from ..pickles.arrays import read_arrays
 from .torch_files import LEGACY, read_torch
 
 # Under which others put their state_dict, the first of these that is there; the last two are

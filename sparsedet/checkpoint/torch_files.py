@@ -18,7 +18,7 @@ from typing import IO, Any
 import torch
 
 from ..errors import InputError
-from .pickles import Global, encode, ordered_dict, read_pickle
+from ..pickles.machine import Global, encode, ordered_dict, read_pickle
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a file starts that torch < 1.6 wrote
 _OLDEST = (2, 6)

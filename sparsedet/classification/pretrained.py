@@ -12,6 +12,7 @@ from torchvision import models
 
 from ..checkpoint import PREPROCESSING
 from ..checkpoint.class_names import KEY, read_class_names
+from ..checkpoint.preprocessing import read_preprocessing
 from ..checkpoint.state_dicts import named_tensors, read_checkpoint, unwrap
 from ..errors import InputError
 from ..extras import require
@@ -117,5 +118,5 @@ def from_file(path: str, network: nn.Module) -> Pretrained:
         raise InputError(
             f"{path}: nothing in it fits the network, whose first is {next(iter(own))}"
         )
-    preprocessing = beside.get("preprocessing") or PREPROCESSING["torchvision"]
+    preprocessing = read_preprocessing(beside, path) or PREPROCESSING["torchvision"]
     return Pretrained(tensors, read_class_names(beside, path), preprocessing)

@@ -70,6 +70,9 @@ def read_classes(root: str) -> list[str]:
             )
     if not classes:
         raise InputError(f"{root}: no class folders in it; expected {root}/train/CLASS/image.jpg")
+    for name in classes:
+        if not name.isprintable():  # it would be written into configs, checkpoints and models
+            raise InputError(f"{root}: the name of the class folder {name!r} is no text; rename it")
     return classes
 
 

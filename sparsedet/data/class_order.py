@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 
 from ..errors import InputError
 from .image_sizes import upright_size
+from .proposals import proposal_file, with_proposals
 
 
 def dataset_classes(dataset: str) -> list[str]:
@@ -47,16 +48,14 @@ def training_records(cfg: CfgNode, class_names: Sequence[str]) -> list[dict]:
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty; name the dataset to train on")
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-    proposals = cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None
     records: list[dict] = []
-    for number, dataset in enumerate(cfg.DATASETS.TRAIN):
+    for dataset in cfg.DATASETS.TRAIN:
         found = get_detection_dataset_dicts(
             [dataset],
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             min_keypoints=keypoints,
-            proposal_files=proposals and [proposals[number]],
         )
-        found = [_sized(record) for record in found]
+        found = with_proposals(map(_sized, found), proposal_file(cfg, "TRAIN", dataset))
         if not class_names:  # of a model that tells none apart
             records += found
             continue

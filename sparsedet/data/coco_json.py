@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pycocotools.mask
 
 from ..errors import InputError
+from ..json_files import read_json
 from .boxes import four_numbers, usable_box
 from .records import Object
 
+LONGEST = 7  # letters of a run length: 35 bits
 LINE = (102, 204, 255)  # RGB, of a skeleton
 
 
@@ -21,15 +24,9 @@ def read_content(json_file: str) -> dict[str, Any]:
     Raises:
         InputError: they are not, or it is not json.
     """
-    try:
-        with open(json_file, encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise InputError(f"{json_file}: no such annotation file") from None
-    except RecursionError:
-        raise InputError(f"{json_file}: cannot be read as json: nested too deeply") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{json_file}: cannot be read as json: {error}") from None
+    if not os.path.exists(json_file):
+        raise InputError(f"{json_file}: no such annotation file")
+    content = read_json(json_file)
     if not isinstance(content, dict):
         raise InputError(f"{json_file}: not a COCO file: expected an object at the top level")
     for key in ("images", "categories"):
@@ -156,12 +153,37 @@ def _read_mask(segmentation: Any, width: int, height: int) -> Any:
     if counts is None or segmentation.get("size") != [height, width]:
         raise ValueError("a segmentation that is neither polygons nor RLE of its image's size")
     if isinstance(counts, str):
+        if not _fills(counts, width * height):
+            raise ValueError("a segmentation whose RLE is not that of its image's pixels")
         return segmentation
     if not isinstance(counts, list) or not all(type(c) is int and c >= 0 for c in counts):
         raise ValueError("a segmentation whose RLE counts are not whole numbers")
     if sum(counts) != width * height:
         raise ValueError("a segmentation whose RLE counts do not add up to its image's pixels")
     return pycocotools.mask.frPyObjects(segmentation, height, width)
+
+
+def _fills(counts: str, pixels: int) -> bool:
+    """Whether compressed run lengths are whole and add up; pycocotools would write past its array.
+
+    A letter has five bits of a number, the lowest first, and whether more follow; from the fourth
+    number on it is the difference to the one before the last.
+    """
+    letters = np.frombuffer(counts.encode("latin1", "replace"), np.uint8).astype(np.int64) - 48
+    last = letters & 32 == 0
+    if not len(letters) or not last[-1] or letters.min() < 0 or letters.max() > 63:
+        return False
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    digits = ends - starts + 1
+    if digits.max() > LONGEST:
+        return False
+    place = np.arange(len(letters)) - np.repeat(starts, digits)
+    runs = np.add.reduceat((letters & 31) << (5 * place), starts)
+    runs -= np.where(letters[ends] & 16, 1 << 5 * digits, 0)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    return runs.min() >= 0 and runs.sum() == pixels
 
 
 def _is_polygon(polygon: Any) -> bool:

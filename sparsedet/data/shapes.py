@@ -21,6 +21,7 @@ from pycocotools.mask import encode
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..json_files import read_json
 from .records import Image, Object
 from .shape_pictures import SHAPE_CLASSES, draw_picture
 from .writers import coco_content, voc_tree
@@ -77,9 +78,8 @@ def generate_shapes(
 
 def _read_stamp(root: str) -> dict:
     try:
-        with open(os.path.join(root, STAMP), encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError):
+        return read_json(os.path.join(root, STAMP))
+    except InputError:
         raise InputError(
             f"{root}: there already, but not a demo set (no readable {STAMP}); "
             f"move it away or choose another folder"

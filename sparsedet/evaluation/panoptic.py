@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import OrderedDict, defaultdict
@@ -17,6 +16,7 @@ from detectron2.utils import comm
 from ..data.class_order import class_order, dataset_classes
 from ..errors import InputError
 from ..images import read_image
+from ..json_files import read_json
 from ..reports.tables import pipe_table
 from .detections import MissingData, field
 from .panoptic_quality import KINDS, count_segments, panoptic_quality
@@ -108,16 +108,39 @@ class PanopticEvaluator(DatasetEvaluator):
 
 def _read_truth(path: str) -> tuple[dict[Any, dict], list[dict]]:
     """The annotations by image, and the categories."""
+    content, truth = read_json(path), {}
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        truth = {row["image_id"]: row for row in content["annotations"]}
-        rows = content["categories"]
-        if not all({"id", "name", "isthing"} <= row.keys() for row in rows):
-            raise ValueError("a category without id, name or isthing")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a COCO panoptic file: {error!r}") from error
-    return truth, rows
+        categories = _objects(content, "categories", id=int, name=str)
+        if not all(row.get("isthing") in (0, 1) for row in categories):
+            raise ValueError("'isthing' of a category is not 0 or 1")
+        known = {row["id"] for row in categories}
+        for row in _objects(content, "annotations", file_name=str):
+            name = row.get("image_id")
+            if type(name) not in (int, str) or name in truth:
+                raise ValueError(f"an 'image_id' is no id, or there twice: {str(name)[:40]}")
+            segments = _objects(row, "segments_info", id=int, category_id=int)
+            if len({segment["id"] for segment in segments}) < len(segments):
+                raise ValueError(f"two segments of image {name} have one id")
+            if not all(segment["category_id"] in known for segment in segments):
+                raise ValueError(f"a segment of image {name} is of no category")
+            if not all(segment.get("iscrowd", 0) in (0, 1) for segment in segments):
+                raise ValueError(f"'iscrowd' of a segment of image {name} is not 0 or 1")
+            truth[name] = row
+    except ValueError as error:
+        raise InputError(f"{path}: not a COCO panoptic file: {error}") from error
+    return truth, categories
+
+
+def _objects(content: Any, key: str, **kinds: type) -> list[dict]:
+    """The list under a key, each of it with values of these kinds; ValueError if it is not."""
+    rows = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError(f"no list of {key!r}")
+    for row in rows:
+        for name, kind in kinds.items():
+            if not isinstance(row, dict) or type(row.get(name)) is not kind:
+                raise ValueError(f"{name!r} is missing or of another kind in {str(row)[:80]}")
+    return rows
 
 
 def _read_ids(path: str) -> np.ndarray:

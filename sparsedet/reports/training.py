@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from itertools import cycle
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -36,9 +37,17 @@ def read_metrics(path: str) -> list[dict]:
 def _parse(line: str) -> dict | None:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError:
+    except (RecursionError, ValueError):
         return None
-    return record if isinstance(record, dict) and "iteration" in record else None
+    if not isinstance(record, dict):
+        return None
+    numbers = {key: value for key, value in record.items() if _is_number(value)}
+    return numbers if type(numbers.get("iteration")) is int else None
+
+
+def _is_number(value: Any) -> bool:
+    """Which matplotlib can draw, as it cannot whole numbers of any length."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**53)
 
 
 def plot_training_curves(metrics_files: Mapping[str, str], path: str) -> None:

@@ -7,7 +7,7 @@ import weakref
 
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -20,6 +20,7 @@ from ..compat import precise_bn_loader
 from ..data import CheckedDatasetMapper
 from ..data.class_order import training_records
 from ..data.loader import TrainLoader, build_train_loader, end_with_parent
+from ..data.proposals import proposal_file, with_proposals
 from ..data.randomness import STEP, derived_seed
 from ..detection.build import building
 from ..detection.classes import training_class_names
@@ -196,8 +197,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        mapper = CheckedDatasetMapper(cfg, False)
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        records = get_detection_dataset_dicts([dataset_name], filter_empty=False)
+        loader = build_detection_test_loader(
+            with_proposals(records, proposal_file(cfg, "TEST", dataset_name)),
+            mapper=CheckedDatasetMapper(cfg, False),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
         loader.worker_init_fn = end_with_parent
         return loader
 

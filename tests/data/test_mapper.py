@@ -130,3 +130,37 @@ def test_error_in_a_loader_worker_ends_with_the_line(tmp_path, mapper):
     last = message.strip().splitlines()[-1]
     prefix = f"sparsedet.errors.InputError: {tmp_path / 'truncated.jpg'}: cannot be read"
     assert last.startswith(prefix)
+
+
+def semantic_mapper():
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = "SemanticSegmentor", 5
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (30,), "none"
+    return CheckedDatasetMapper(cfg, is_train=True)
+
+
+def test_labels_are_the_indices_of_a_palette_as_evaluation_has_them(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 5, (30, 40), dtype=np.uint8)
+    labels[0, 0] = 255
+    picture = Image.fromarray(labels, "P")
+    picture.putpalette([3, 90, 200] * 256)
+    picture.save(tmp_path / "labels.png")
+    Image.fromarray(pixels(30, 40, 3)).save(tmp_path / "a.png")
+    segmented = {**record(tmp_path / "a.png"), "sem_seg_file_name": str(tmp_path / "labels.png")}
+    assert semantic_mapper()(segmented)["sem_seg"].tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (np.full((30, 40), 5, np.uint8), "a label is 5, where .* is 5"),
+        (np.full((30, 40), 300, np.uint16), "a label is 300"),
+        (np.zeros((30, 41), np.uint8), r"\(30, 41\) labels, but its image has \(30, 40\)"),
+    ],
+)
+def test_labels_that_no_class_has_are_named(tmp_path, labels, reason):
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    Image.fromarray(pixels(30, 40, 3)).save(tmp_path / "a.png")
+    segmented = {**record(tmp_path / "a.png"), "sem_seg_file_name": str(tmp_path / "labels.png")}
+    with pytest.raises(InputError, match=rf"labels\.png: {reason}"):
+        semantic_mapper()(segmented)

@@ -1,6 +1,7 @@
 """Changed copies of a real file, drawn by Hypothesis."""
 
 import re
+from functools import lru_cache
 
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ EDITS = st.lists(
 
 def mutate(content: bytes, edits: list, text: bool) -> bytes:
     """``content`` after ``edits``; of a ``text``, whole words are replaced."""
-    names = [match.span() for match in re.finditer(rb"[\w.+-]+" if text else rb"\w{4,}", content)]
+    names = _names(content, text)
     changed = bytearray(content)
     for where, anywhere, kind, new, count in edits:
         where = where * 2654435761 % 2**32  # drawn numbers are often small
@@ -52,3 +53,8 @@ def mutate(content: bytes, edits: list, text: bool) -> bytes:
         elif kind == "cut" and count < 8:  # most of what is cut ends alike
             del changed[start:]
     return bytes(changed)
+
+
+@lru_cache(16)  # of every case, a reader's few files are looked through once
+def _names(content: bytes, text: bool) -> list[tuple[int, int]]:
+    return [match.span() for match in re.finditer(rb"[\w.+-]+" if text else rb"\w{4,}", content)]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import seeds
+from . import annotated, exported, seeds
 
 PICTURE = seeds.pictures()[0]
 
@@ -171,7 +171,9 @@ READERS = {
     "YOLO data.yaml": Reader(
         yolo_yaml, seeds.yolo_yaml, ".yaml", text=True, needs="sparsedet.data.yolo"
     ),
-    "config": Reader(config, seeds.config, ".yaml", text=True),
+    "config": Reader(
+        config, seeds.config, ".yaml", text=True, beside=(".py", lambda: seeds.LAZY)
+    ),
     "plan": Reader(plan, seeds.plan, ".yaml", text=True),
     ".pth": Reader(checkpoint, seeds.torch_files, ".pth"),
     ".pth, checksums right": Reader(
@@ -183,14 +185,41 @@ READERS = {
     ".onnx weights": Reader(network, seeds.onnx_weights, ".onnx", needs="onnx"),
     ".h5 weights": Reader(network, seeds.hdf5, ".h5", needs="h5py"),
     "exported, ONNX Runtime": Reader(
-        detector("onnxruntime"), seeds.detectors, ".onnx", needs="onnxruntime"
+        detector("onnxruntime"), exported.detectors, ".onnx", needs="onnxruntime"
     ),
     "exported, metadata": Reader(
-        detector("onnxruntime"), seeds.metadata, ".onnx", True, seeds.with_metadata
+        detector("onnxruntime"), exported.metadata, ".onnx", True, exported.with_metadata
     ),
-    "exported, OpenVINO": Reader(detector("openvino"), seeds.detectors, ".onnx", needs="openvino"),
+    "exported, OpenVINO": Reader(
+        detector("openvino"), exported.detectors, ".onnx", needs="openvino"
+    ),
     "exported, OpenVINO .xml": Reader(
-        detector("openvino"), seeds.openvino, ".xml", True,
-        beside=(".bin", seeds.openvino_weights), needs="openvino",
+        detector("openvino"), exported.openvino, ".xml", True,
+        beside=(".bin", exported.openvino_weights), needs="openvino",
     ),
+    "exported classifier, metadata": Reader(
+        annotated.classifier, exported.classifier_metadata, ".onnx", True,
+        exported.with_classifier_metadata, needs="onnxruntime",
+    ),
+    "class folder": Reader(annotated.class_folder, annotated.folders, ".txt", text=True),
+    "class folder, image": Reader(
+        annotated.classified_image, lambda: seeds.pictures()[:3], ".png",
+        pack=seeds.with_png_checksums,
+    ),
+    "classifier .pth": Reader(
+        annotated.classifier_weights, seeds.torch_pickles, ".pth", pack=seeds.with_zip_checksums
+    ),
+    "COCO, masks and keypoints": Reader(
+        annotated.learned_masks, annotated.masks, ".json", text=True
+    ),
+    "semantic labels": Reader(
+        annotated.semantic, annotated.maps, ".png", pack=seeds.with_png_checksums
+    ),
+    "panoptic json": Reader(annotated.panoptic, annotated.panoptic_json, ".json", text=True),
+    "panoptic picture": Reader(
+        annotated.panoptic_picture, annotated.segments, ".png", pack=seeds.with_png_checksums
+    ),
+    "proposals .pkl": Reader(annotated.read_proposals, annotated.proposals, ".pkl"),
+    "search.json": Reader(annotated.search, annotated.searches, ".json", text=True),
+    "metrics.json": Reader(annotated.training_curves, annotated.metrics, ".json", text=True),
 }  # fmt: skip

@@ -4,7 +4,6 @@ import io
 import json
 import pickle
 import struct
-import tempfile
 import zipfile
 import zlib
 from functools import cache
@@ -14,7 +13,6 @@ import numpy as np
 import yaml
 from PIL import Image
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "files"  # a detector that 0.1.0 wrote
 ROOT = Path(__file__).parents[2]
 
 
@@ -91,6 +89,9 @@ def yolo_yaml() -> list[bytes]:
     return [b"path: .\ntrain: images\nval: [images]\nnc: 2\nnames:\n  0: cup\n  1: plate\n"]
 
 
+LAZY = b"open('intruder', 'w').close()\nmodel = {}\n"  # as a LazyConfig it is run
+
+
 def config() -> list[bytes]:
     dataset = {"format": "voc", "root": "nowhere", "split": "test", "classes": ["cup", "plate"]}
     content = {
@@ -104,7 +105,9 @@ def config() -> list[bytes]:
         "  ANCHOR_GENERATOR:\n"
         '    SIZES: !!python/object/apply:eval ["[[x, x * 2] for x in [32]]"]\n'
     )
-    return [yaml.safe_dump(content).encode(), formula.replace("BASE", content["_BASE_"]).encode()]
+    python = "_BASE_: case.py\nMODEL: {MASK_ON: false}\n"  # beside it lies LAZY
+    texts = [yaml.safe_dump(content), formula.replace("BASE", content["_BASE_"]), python]
+    return [text.encode() for text in texts]
 
 
 def plan() -> list[bytes]:
@@ -219,53 +222,3 @@ def hdf5() -> list[bytes]:
             archive.attrs["layer_names"] = [b"block1_conv1"]
         files.append(file.getvalue())
     return files
-
-
-def detectors() -> list[bytes]:
-    """An exported file, with its checksum."""
-    return [with_metadata(metadata()[0])]
-
-
-def metadata() -> list[bytes]:
-    import onnx
-
-    text = onnx.load(GOLDEN / "model.onnx").metadata_props[0].value
-    return [text.replace('"0.1.0"', '"0.2.0"').encode()]
-
-
-def with_metadata(text: bytes) -> bytes:
-    """The exported file with another text in it, and a checksum that is right."""
-    import onnx
-
-    from sparsedet.runtime.seal import seal
-
-    model = onnx.load(GOLDEN / "model.onnx")
-    model.metadata_props[0].value = text.decode(errors="replace")
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "model.onnx"
-        onnx.save(model, place)
-        seal(str(place))
-        return place.read_bytes()
-
-
-def openvino() -> list[bytes]:
-    """The .xml of OpenVINO's form; :func:`openvino_weights` is the .bin beside it."""
-    return [_openvino()[0]]
-
-
-def openvino_weights() -> bytes:
-    return _openvino()[1]
-
-
-@cache
-def _openvino() -> tuple[bytes, bytes]:
-    import openvino
-
-    from sparsedet.runtime.seal import seal
-
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "model.xml"
-        (Path(folder) / "model.onnx").write_bytes(detectors()[0])
-        openvino.save_model(openvino.Core().read_model(place.with_suffix(".onnx")), place)
-        seal(str(place))
-        return place.read_bytes(), place.with_suffix(".bin").read_bytes()

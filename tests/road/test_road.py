@@ -465,7 +465,7 @@ def test_road_of_precomputed_proposals(world, tmp_path, monkeypatch):
         expected = result.model(batches[0])[0]
         assert_same(sparsedet.load_model(cfg)(batches[0])[0], expected)
     cfg.SOLVER.MAX_ITER = 1
-    with pytest.raises(OSError, match="proposals.pkl"):
+    with pytest.raises(InputError, match="proposals.pkl: cannot be read: No such file"):
         Trainer(cfg)
     write_proposals("proposals.pkl")
     trainer = Trainer(cfg)

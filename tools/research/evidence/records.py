@@ -16,6 +16,9 @@ from .studies import ROOT, Row
 SCHEMA = 1
 """Raise it when a field changes its meaning: older records are then refused."""
 
+LARGEST = 1e300
+"""Of a number, so that every one can be computed with, and is finite."""
+
 FOLDER = ROOT / "docs" / "records"
 FIELDS = ("row", "seed", "command", "commit", "versions", "date", "seconds", "data", "numbers")
 NUMBERS = ("params", "multiply_adds", "AP", "AP50", "voc_mAP")
@@ -51,7 +54,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a record: {error}; remove it") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else None
@@ -72,7 +75,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def _is_number(value: Any) -> bool:
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return known and math.isfinite(value)
+    return known and abs(value) < LARGEST
 
 
 def read_records(rows: Iterable[Row], folder: Path = FOLDER) -> dict[Row, dict[str, Any]]:

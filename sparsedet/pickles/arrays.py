@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 import numpy as np
 
-from .pickles import Building, encode, ordered_dict, read_pickle
+from .machine import Building, encode, ordered_dict, read_pickle
 
 
-def read_arrays(file: IO[bytes]) -> Any:
+def read_arrays(file: IO[bytes], calls: Mapping[str, Callable[..., Any]] | None = None) -> Any:
     """Containers of numbers, texts and arrays, as NumPy 1 and 2 and Python 2 and 3 write them.
+
+    Args:
+        calls: more that the pickle may call, as of :func:`read_pickle`.
 
     Raises:
         ValueError: anything else; of damage nearly any other exception.
     """
-    return read_pickle(file, _CALLS)
+    return read_pickle(file, {**_CALLS, **(calls or {})})
 
 
 class _Type(Building):
