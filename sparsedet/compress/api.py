@@ -10,9 +10,10 @@ from torch import nn
 from ..hooks import evaluating
 from ..latency import compare_latency
 from .calibrate import calibrate_, project_
+from .engine import PYTORCH, Engine
 from .entries import plan_to_entries
 from .layer_times import time_layers
-from .planning import Planner, given_plan, missed, untouched
+from .planning import Planner, count_where_deployed, given_plan, missed, untouched
 from .request import Request
 from .result import Result
 from .sensitivity import Sensitivity, unweighed
@@ -29,6 +30,7 @@ def compress_(
     request: Request,
     *,
     sensitivities: Mapping[str, Sensitivity] | None = None,
+    engine: Engine = PYTORCH,
     progress: bool = False,
 ) -> Result:
     """Replace layers of a trained model, in place, by compact ones that put out nearly the same.
@@ -40,6 +42,7 @@ def compress_(
         task: what to calibrate on.
         request: what each layer is to become, or what the whole model is to cost.
         sensitivities: of the model on the task, where they are known.
+        engine: what runs the model and its layers where they are timed.
         progress: show bars.
 
     Raises:
@@ -54,32 +57,36 @@ def compress_(
         notes += unweighed(sensitivities)
     sensitivities = sensitivities or {}
     if plan is None:
-        planner = Planner(model, task, request, sensitivities, progress)
+        planner = Planner(model, task, request, sensitivities, progress, engine)
         plan, more = planner.plan(request.targets)
         notes += more
     plan, links = with_readers(plan, model, task)
     entries = plan_to_entries(plan, model)
-    times = time_layers(model, plan, task, progress)
+    times = time_layers(model, plan, task.deployed, progress, engine)
 
     compact = copy.deepcopy(model)  # the model itself changes last, all at once
     if request.calibrate:
         result = calibrate_(compact, plan, task, sensitivities, progress, links)
     else:
         result = project_(compact, plan, task)
+    count_where_deployed(result, model, task)
     task.finish(compact)
+    deployed = task.deployed
     with evaluating(model), evaluating(compact):
         latency = compare_latency(
             {
-                "dense": lambda batch: task.forward(model, batch),
-                "compact": lambda batch: task.forward(compact, batch),
+                "dense": engine.model(model, deployed),
+                "compact": engine.model(compact, deployed),
             },
-            task.batches[:TIMED],
+            deployed.batches[:TIMED],
             rounds=5,
             warmup=1,
             progress=progress,
         )
+        result.pictures = task.pictures({"dense": model, "compact": compact})
     for name in times:
         result.layers[name].milliseconds = times[name]
+    result.engine = engine.name
     result.milliseconds = latency["dense"].median, latency["compact"].median
     between = (name for entry in plan.values() for name in entry.channelwise)
     changed = {*plan, *task.answers(model), *between}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import detectron2.data.transforms as transforms
 import numpy as np
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
@@ -31,6 +32,7 @@ def load_images(
     seed: int = 0,
     progress: bool = False,
     smallest_side: int = 1,
+    min_size: int | None = None,
 ) -> list[list[dict[str, Any]]]:
     """``count`` random images, each a batch of its own, resized as the config tests them.
 
@@ -38,6 +40,8 @@ def load_images(
         folder: where they are, or a pattern of files; None for the config's DATASETS.TRAIN.
         progress: show a bar.
         smallest_side: of the resized image; a narrower one counts as one that cannot be read.
+        min_size: their shorter side instead of INPUT.MIN_SIZE_TEST; the most for the longer one
+            changes in proportion.
 
     Raises:
         InputError: no image there, or more than half of those that were drawn cannot be read or
@@ -61,14 +65,20 @@ def load_images(
         if not files:
             raise InputError(f"calibration images: {problems[0]}")
     files = sorted(random.Random(seed).sample(files, min(count, len(files))))
-    resize = transforms.ResizeShortestEdge(
-        [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
-    )
+    shorter, longer = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if min_size is not None:
+        if not 1 <= min_size <= (shorter or min_size):
+            raise InputError(f"calibration: min_size is {min_size}; it must be from 1 to {shorter}")
+        shorter, longer = min_size, round(longer * min_size / shorter) if shorter else longer
+    resize = transforms.ResizeShortestEdge([shorter, shorter], longer)
 
     def read(file: str) -> list[dict[str, Any]]:
         image = read_image(file, cfg.INPUT.FORMAT)
         check_content(file, image)
-        return _prepare(file, image, cfg.INPUT, resize, smallest_side)
+        if min(resized_shape(*image.shape[:2], shorter, longer)) < smallest_side:
+            height, width = image.shape[:2]
+            raise InputError(f"{file}: {width} x {height} pixels are too narrow for the model")
+        return _prepare(image, resize)
 
     return read_usable(files, read, progress)
 
@@ -99,18 +109,21 @@ def check_content(file: str, image: np.ndarray) -> None:
         raise InputError(f"{file}: all of one colour, which calibrates nothing")
 
 
-def _prepare(
-    file: str,
-    image: np.ndarray,
-    settings: CfgNode,
-    resize: transforms.Augmentation,
-    smallest_side: int,
-) -> list[dict[str, Any]]:
+def as_tested(image: dict[str, Any], settings: CfgNode) -> dict[str, Any]:
+    """A detectron2 input at the size at which INPUT tests it; the same object if it has that."""
+    pixels = image["image"]
+    shape = pixels.shape[-2:]
+    height, width = image.get("height", shape[0]), image.get("width", shape[1])
+    tested = resized_shape(height, width, settings.MIN_SIZE_TEST, settings.MAX_SIZE_TEST)
+    if settings.MIN_SIZE_TEST == 0 or tuple(shape) == tested:
+        return image
+    enlarged = F.interpolate(pixels[None].float(), tested, mode="bilinear", align_corners=False)
+    return {**image, "image": enlarged[0]}
+
+
+def _prepare(image: np.ndarray, resize: transforms.Augmentation) -> list[dict[str, Any]]:
     """As detectron2's predictor does; bytes, for all images are held at once."""
     height, width = image.shape[:2]
-    resized = resized_shape(height, width, settings.MIN_SIZE_TEST, settings.MAX_SIZE_TEST)
-    if min(resized) < smallest_side:
-        raise InputError(f"{file}: {width} x {height} pixels are too narrow for the model")
     pixels = resize.get_transform(image).apply_image(image).transpose(2, 0, 1)
     pixels = torch.as_tensor(np.ascontiguousarray(pixels))
     return [{"image": pixels, "height": height, "width": width}]
