@@ -23,6 +23,8 @@ PAGE = "report.html"
 STEPS = "<!-- steps -->", "<!-- end of steps -->"
 """What :func:`show_steps` writes stands between these."""
 
+PICTURES = "What each finds in images of the calibration, where its score is above 0.5."
+
 # Names of layers and classes are other people's text: all text on the page goes through escape().
 TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
@@ -39,7 +41,9 @@ th, td {{ padding: 3px 12px; border-bottom: 1px solid #e5e5e5; text-align: right
   white-space: nowrap; }}
 th {{ border-bottom-color: #4c566a; font-weight: 600; }}
 .left {{ text-align: left; }}
-img {{ max-width: 100%; display: block; margin: 1em 0; }}
+img {{ max-width: 100%; display: block; }}
+.pictures {{ display: grid; gap: 1em;
+  grid-template-columns: repeat(auto-fit, minmax(450px, 1fr)); }}
 .note {{ color: #666; font-size: 13px; max-width: 75ch; }}
 </style>
 </head>
@@ -61,8 +65,9 @@ def write_page(result: Result, folder: str) -> None:
     parts += [f"<p>{escape(note)}</p>" for note in result.notes]
     parts.append("".join(STEPS))
     if result.pictures:
-        parts.append("<h2>Dense beside compact</h2>")
-        parts += [_image(_jpeg(picture), "jpeg") for picture in result.pictures]
+        parts.append(f'<h2>Dense beside compact</h2>\n<p class="note">{PICTURES}</p>')
+        images = (_image(_jpeg(picture), "jpeg") for picture in result.pictures)
+        parts.append(f'<div class="pictures">{"".join(images)}</div>')
     if result.layers:
         headings, rows = layer_rows(result)
         parts += [
