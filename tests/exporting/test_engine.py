@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from sparsedet.api import compress_
-from sparsedet.compress import LayerPlan, Task, layer_times
+from sparsedet.compress import LayerPlan, LayerProfile, Option, Profile, Task, layer_times
 from sparsedet.compress.engine import PYTORCH
+from sparsedet.compress.layer_times import measure_latency
 from sparsedet.compress.surgery import compact_twin
 from sparsedet.detection.load import load_model
+from sparsedet.detection.task import DetectionTask
 from sparsedet.errors import InputError
 from sparsedet.exporting.engine import engine_of
 from sparsedet.runtime.engines import PRECISIONS
@@ -66,6 +68,16 @@ def test_a_plan_is_timed_there_and_the_whole_foretold(detector, name):
     assert result.predicted_milliseconds == pytest.approx(max(whole, 0))
     assert f"in {name} f32; " in str(result) and "was predicted" in str(result)
     assert all(not m.training for m in model.modules())
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_options_cost_there_and_the_rest(detector, name):
+    layer = "backbone.conv3_1"
+    options = [Option(None, 9216, 0.0), Option(LayerPlan((8, 8), "rows"), 2816, 0.1)]
+    profile = Profile({layer: LayerProfile(1.0, options)}, 1, 1.0)
+    task = DetectionTask([[image()]], detector.cfg)
+    cost = measure_latency(detector, profile, task, engine=engine_of(name, detector))
+    assert all(cost.layer(layer, option.plan) > 0 for option in options) and cost.rest > 0
 
 
 def test_pytorch_is_the_default(detector):
