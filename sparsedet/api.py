@@ -11,6 +11,7 @@ from torch import nn
 
 from .compress import Request, Result, Task
 from .compress import compress_ as compress_by_request
+from .compress.engine import PYTORCH
 from .compress.profile import SEARCHED_PATTERNS
 from .compress.torchvision_task import TorchvisionDetectionTask, is_torchvision_detector
 from .errors import InputError
@@ -24,6 +25,7 @@ def compress_(
     *,
     images: str | os.PathLike | None = None,
     num_images: int = 100,
+    min_size: int | None = None,
     batches: Iterable[Any] | None = None,
     forward: Callable[[nn.Module, Any], Any] | None = None,
     task: Task | None = None,
@@ -37,6 +39,7 @@ def compress_(
     no_slower: bool = False,
     width: bool = False,
     calibrate: bool = True,
+    engine: str = "eager",
     progress: bool = False,
 ) -> Result:
     """Replace layers of a trained model, in place, by compact ones that put out nearly the same.
@@ -54,7 +57,8 @@ def compress_(
     Args:
         model: the dense one, of detectron2 or any ``nn.Module``.
         images: a folder or pattern of files, for a model of :func:`load_model`; by default, for
-            such a model, those of DATASETS.TRAIN. ``num_images`` random ones are taken.
+            such a model, those of DATASETS.TRAIN. ``num_images`` random ones are taken, with a
+            shorter side of ``min_size``, by default INPUT.MIN_SIZE_TEST. Less calibrates sooner.
         batches: instead of images, what ``forward`` takes; lists of inputs for a detectron2 model.
         forward: runs the model on one batch; by default the batch is its one argument. It must make
             the same calls each time.
@@ -64,7 +68,8 @@ def compress_(
         plan: what each layer becomes: a ``plan.yaml``, or a mapping like it.
         params, flops, latency: instead of a plan, by which factors the model's parameters, its
             multiply-adds (one is one flop here) and its time on this machine are to shrink. All
-            that are given are met.
+            that are given are met; with a detectron2 model's config, at its INPUT.MIN_SIZE_TEST and
+            with as many proposals as it has there, whatever the size of the calibration's images.
         include, exclude: shell-style patterns of the names of layers that targets may change. The
             layers that give the answers stay dense in any case.
         patterns: the sparse kernels among which targets choose, layer by layer.
@@ -73,6 +78,9 @@ def compress_(
         width: targets may also leave out channels of a layer's output, where one other layer alone
             reads them; that one is fitted to do without.
         calibrate: False projects the weights alone, for comparison.
+        engine: what runs the model and its layers where they are timed: "eager", which is PyTorch
+            as it is, or, for a detectron2 model, what exported files run in: "onnxruntime",
+            "openvino", "openvino:bf16".
         progress: show bars.
 
     Returns:
@@ -99,10 +107,15 @@ def compress_(
             "sparsedet.load_model(config, weights) gives one"
         )
     if task is None:
-        task = choose_task(model, images, num_images, batches, forward, progress)
-    elif not (images is None and batches is None and forward is None):
+        task = choose_task(model, images, num_images, batches, forward, progress, min_size)
+    elif not (images is None and batches is None and forward is None and min_size is None):
         raise InputError("a task has its own images: give either task, or images or batches")
-    return compress_by_request(model, task, request, progress=progress)
+    timed_in = PYTORCH
+    if engine != "eager":
+        from .exporting.engine import engine_of
+
+        timed_in = engine_of(engine, model)
+    return compress_by_request(model, task, request, engine=timed_in, progress=progress)
 
 
 def choose_task(
@@ -112,10 +125,13 @@ def choose_task(
     batches: Iterable[Any] | None,
     forward: Callable[[nn.Module, Any], Any] | None,
     progress: bool,
+    min_size: int | None = None,
 ) -> Task:
     """The task that suits a model: a detector's boxes are held fixed, any other just runs."""
     if images is not None and batches is not None:
         raise InputError("images and batches contradict: give one of them")
+    if batches is not None and min_size is not None:
+        raise InputError("min_size is for images, which are read: batches have their size")
     cfg = getattr(model, "cfg", None)
     if batches is not None:
         if forward is not None:
@@ -138,7 +154,7 @@ def choose_task(
 
     folder = None if images is None else os.fspath(images)
     least = smallest_side(model)
-    return detectron2_task(model).from_images(cfg, folder, num_images, progress, least)
+    return detectron2_task(model).from_images(cfg, folder, num_images, progress, least, min_size)
 
 
 def detectron2_task(model: nn.Module) -> type[DetectionTask]:

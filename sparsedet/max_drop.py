@@ -20,12 +20,14 @@ from torch import nn
 
 from .compress import Request, Result, Task, count_parameters
 from .compress import compress_ as compress_by_request
+from .compress.engine import PYTORCH, Engine
 from .compress.entries import plan_to_entries
 from .compress.planning import Planner
 from .compress.profile import SEARCHED_PATTERNS
 from .errors import InputError
 from .files import replacing, replacing_folder, restore_folder
 from .json_files import read_json
+from .reports.page import PAGE, show_steps
 from .reports.tables import pipe_table
 
 STEPS = 6
@@ -110,8 +112,16 @@ class Search:
         with replacing(os.path.join(self.folder, "search.md")) as temporary:
             Path(temporary).write_text(f"{self}\n", encoding="utf-8")
 
+        page = os.path.join(self.best, PAGE)
+        if os.path.isfile(page):
+            show_steps(page, *self.table())
+
     def __str__(self) -> str:
         """The steps in a table, in order."""
+        return pipe_table(*self.table())
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Headings, and a row for each step, in order."""
         metric, most = self.settings["metric"], self.settings["max_drop"]
         rows = [
             [
@@ -127,7 +137,7 @@ class Search:
             if step is not None
         ]
         heads = ["planned for", "parameters", "multiply-adds", "ms per batch", metric, "change"]
-        return pipe_table([*heads, f"within {most:g}"], rows)
+        return [*heads, f"within {most:g}"], rows
 
 
 def search_smallest(
@@ -138,6 +148,7 @@ def search_smallest(
     search: Search,
     *,
     patterns: Sequence[str] = SEARCHED_PATTERNS,
+    engine: Engine = PYTORCH,
     progress: bool = False,
 ) -> Step:
     """Find the model of the largest factor in ``unit`` within the drop; the search keeps it.
@@ -149,6 +160,7 @@ def search_smallest(
         unit: "params", "flops" or "latency", which is to shrink most.
         score: accuracy of a model; more is better.
         patterns: the sparse kernels among which each candidate's plan chooses.
+        engine: what runs the models where they are timed.
 
     Raises:
         InputError: no candidate is within the drop; the message says what the nearest loses.
@@ -157,7 +169,7 @@ def search_smallest(
     task.start(model)
     sensitivities = task.sensitivities(model, progress)
     request = Request(**{unit: 1.0}, patterns=patterns)
-    planner = Planner(model, task, request, sensitivities, progress)
+    planner = Planner(model, task, request, sensitivities, progress, engine)
     recording = planner.profile.recording
     if search.dense is None:
         search.add(Step(1.0, count_parameters(model), planner.profile.multiply_adds, 0.0, dense))
@@ -174,6 +186,7 @@ def search_smallest(
             request,
             sensitivities=sensitivities,
             recording=recording and recording.copy(),
+            engine=engine,
             progress=progress,
         )
         result.notes += notes

@@ -66,6 +66,8 @@ def test_the_largest_factor_that_was_within_is_kept(model, task, likeness, tmp_p
     saved = saved.get("model", saved)
     assert sum(v.numel() for v in saved.values()) == step.parameters
     assert "likeness" in (tmp_path / "search.md").read_text()
+    page = (tmp_path / "best" / "report.html").read_text()
+    assert all(f"<td>{step.score:.2f}</td>" in page for step in (search.dense, *search.steps))
 
 
 class Stopped(Exception):

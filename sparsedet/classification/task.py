@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
 from torch import nn
 
+from ..compress import Task
 from ..compress.candidates import dense_layers
 from ..data.class_order import dataset_classes
 from ..detection.images import check_content, read_usable
@@ -39,12 +41,15 @@ class ClassificationTask(DetectionTask):
         count: int = 100,
         progress: bool = False,
         smallest_side: int = 1,
+        min_size: int | None = None,
     ) -> ClassificationTask:
         """On ``count`` random images of a folder or pattern, or of DATASETS.TRAIN.
 
         Raises:
-            InputError: there are none, or more than half of them cannot be used.
+            InputError: there are none, or more than half of them cannot be used; a ``min_size``.
         """
+        if min_size is not None:
+            raise InputError("min_size: a classifier sees images of MODEL.CLASSIFIER.SIZE alone")
         if count < 1:
             raise InputError(f"calibration: {count} images; it needs 1 at least")
         records = _records(cfg, folder)
@@ -60,6 +65,15 @@ class ClassificationTask(DetectionTask):
 
         images = read_usable(chosen, read, progress)
         return cls([images[i : i + BATCH] for i in range(0, len(images), BATCH)], cfg)
+
+    @property
+    def deployed(self) -> Task:
+        """Itself: MODEL.CLASSIFIER.SIZE is the size of all images."""
+        return self
+
+    def pictures(self, models: Mapping[str, nn.Module]) -> list[np.ndarray]:
+        """None: there are no boxes to draw."""
+        return []
 
     def fixed(self, model: nn.Module) -> list[nn.Module]:
         """Nothing: no layer chooses where others look."""

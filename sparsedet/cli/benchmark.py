@@ -48,6 +48,7 @@ from ..benchmark.cases import EXPORTED, IN_PYTORCH, make_cases
 from ..benchmark.models import TORCHVISION, Setting
 from ..benchmark.side_by_side import benchmark
 from ..errors import InputError
+from ..exporting.engine import parse_engine
 from ..files import replacing
 from ..reports.benchmark import benchmark_table, plot_benchmark
 from ..timing import environment
@@ -97,7 +98,7 @@ def parse_args() -> argparse.Namespace:
     for path in filter(None, (args.json, args.plot)):
         if not os.path.isdir(os.path.dirname(path) or "."):
             raise InputError(f"{path}: no such folder")
-    args.engine = [_parse_engine(engine) for engine in args.engine]
+    args.engine = [_installed(engine) for engine in args.engine]
     for config in args.config_file:
         if config.startswith(TORCHVISION) and args.engine != [("eager", "f32")]:
             raise InputError(f"{config}: only --engine eager runs it")
@@ -109,16 +110,9 @@ def _size(text: str) -> tuple[int, int]:
     return positive(height), positive(width)
 
 
-def _parse_engine(text: str) -> tuple[str, str]:
-    name, _, precision = text.partition(":")
-    known = {**IN_PYTORCH, **EXPORTED}
-    if name not in known:
-        raise InputError(f"--engine {text}: there is no such engine; one of {', '.join(known)}")
-    precision = precision or "f32"
-    if precision not in known[name]:
-        raise InputError(
-            f"--engine {text}: {name} has no such precision; one of {', '.join(known[name])}"
-        )
+def _installed(text: str) -> tuple[str, str]:
+    """Name and precision of an engine that can be used."""
+    name, precision = parse_engine(text, {**IN_PYTORCH, **EXPORTED})
     if name in EXPORTED:
         try:
             importlib.metadata.version(name)

@@ -4,15 +4,17 @@
         --images photos --target-params 12.4x --output compressed
 
 The new folder --output gets config.yaml and model.pth, which every detectron2 tool takes after
-``sparsedet.add_sparsedet_config(cfg)``; plan.yaml, what each layer became; report.md and
-layers.png, what it cost.
+``sparsedet.add_sparsedet_config(cfg)``; plan.yaml, what each layer became; report.html, one page
+that needs nothing beside it, report.md and layers.png, what it cost.
 To evaluate it, or to fine-tune it first:
 
     sparsedet evaluate --config-file compressed/config.yaml
     sparsedet train --config-file compressed/config.yaml
 
-With several targets all of them are met. One flop is one multiply-add here. A plan can be edited
-and applied again:
+With several targets all of them are met, at the image size and with the proposals of the test,
+though --min-size may calibrate on smaller images. One flop is one multiply-add here. With --engine
+time is measured in the engine in which the model will run: each layer exported by itself, and the
+whole model. A plan can be edited and applied again:
 
     sparsedet compress --config-file dense/config.yaml --weights dense/model_final.pth \\
         --images photos --plan compressed/plan.yaml --output again
@@ -45,10 +47,12 @@ from ..detection.config import load_config
 from ..detection.load import load_model
 from ..errors import InputError
 from ..exporting.api import export
+from ..exporting.engine import engine_of
 from ..exporting.exporter import PRECISIONS
 from ..files import locked, new_folder
 from ..max_drop import Search, find_metric, search_smallest
 from ..training.setup import check_presence
+from .arguments import positive
 from .model_arguments import calibration_parser, factor, model_config
 from .train import train, trainer_class
 
@@ -58,6 +62,13 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 def parse_args() -> argparse.Namespace:
     parser = calibration_parser(__doc__)
+    parser.add_argument(
+        "--min-size",
+        type=positive,
+        metavar="PIXELS",
+        help="shorter side of the images in calibration; targets count at INPUT.MIN_SIZE_TEST, "
+        "which is also the default",
+    )
     for target in TARGETS:
         parser.add_argument(
             f"--target-{target}",
@@ -106,6 +117,13 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="measure, and let no layer become slower on this machine (always so with "
         "--target-latency)",
+    )
+    parser.add_argument(
+        "--engine",
+        default="eager",
+        metavar="NAME[:PRECISION]",
+        help="what runs model and layers where they are timed: eager (default), which is PyTorch, "
+        "onnxruntime, openvino or openvino:bf16",
     )
     parser.add_argument(
         "--width",
@@ -177,6 +195,7 @@ def compress(args: argparse.Namespace) -> None:
             model,
             images=args.images,
             num_images=args.num_images,
+            min_size=args.min_size,
             plan=uniform(model, args) if args.uniform else args.plan,
             **args.targets,
             include=args.include or ["*"],
@@ -185,6 +204,7 @@ def compress(args: argparse.Namespace) -> None:
             no_slower=args.no_slower,
             width=args.width,
             calibrate=not args.weights_alone,
+            engine=args.engine,
             progress=True,
         )
         result.write(folder, args.output)
@@ -225,6 +245,8 @@ def search(args: argparse.Namespace) -> str:
         "for": args.unit or "params",
         "images": args.images,
         "num_images": args.num_images,
+        "min_size": args.min_size,
+        "engine": args.engine,
         "patterns": list(patterns),
         # What lies at a path may be another model, or the same one tested in another way.
         "model": fingerprint(model, cfg),
@@ -236,9 +258,16 @@ def search(args: argparse.Namespace) -> str:
             return find_metric(trainer_class(cfg).test(cfg, candidate), settings["metric"])
 
         try:
-            task = choose_task(model, args.images, args.num_images, None, None, True)
+            task = choose_task(model, args.images, args.num_images, None, None, True, args.min_size)
             step = search_smallest(
-                model, task, settings["for"], score, found, patterns=patterns, progress=True
+                model,
+                task,
+                settings["for"],
+                score,
+                found,
+                patterns=patterns,
+                engine=engine_of(args.engine, model),
+                progress=True,
             )
         finally:
             if found.dense is None:  # nothing is known yet that another run could go on from

@@ -11,9 +11,10 @@ from ..hooks import evaluating
 from ..latency import compare_latency
 from ..timing import Laps
 from .calibrate import calibrate_, project_
+from .engine import PYTORCH, Engine
 from .entries import plan_to_entries
 from .layer_times import time_layers
-from .planning import Planner, given_plan, missed, untouched
+from .planning import Planner, count_where_deployed, given_plan, missed, untouched
 from .recording import Recording
 from .request import Request
 from .result import Result
@@ -33,6 +34,7 @@ def compress_(
     *,
     sensitivities: Mapping[str, Sensitivity] | None = None,
     recording: Recording | None = None,
+    engine: Engine = PYTORCH,
     progress: bool = False,
 ) -> Result:
     """Replace layers of a trained model, in place, by compact ones that put out nearly the same.
@@ -45,6 +47,7 @@ def compress_(
         request: what each layer is to become, or what the whole model is to cost.
         sensitivities: of the model on the task, where they are known.
         recording: likewise, where the task was started with this model; it is used up.
+        engine: what runs the model and its layers where they are timed.
         progress: show bars.
 
     Raises:
@@ -62,14 +65,14 @@ def compress_(
     sensitivities = sensitivities or {}
     laps.end("sensitivities")
     if plan is None:
-        planner = Planner(model, task, request, sensitivities, progress)
+        planner = Planner(model, task, request, sensitivities, progress, engine)
         plan, more = planner.plan(request.targets)
         recording = planner.profile.recording
         notes += more
     plan, links = with_readers(plan, model, task)
     entries = plan_to_entries(plan, model)
     laps.end("planning")
-    times = time_layers(model, plan, task, progress)
+    times = time_layers(model, plan, task.deployed, progress, engine)
     laps.end("timing layers")
 
     compact = copy.deepcopy(model)  # the model itself changes last, all at once
@@ -77,12 +80,16 @@ def compress_(
         result = calibrate_(compact, plan, task, sensitivities, progress, links, recording)
     else:
         result = project_(compact, plan, task)
+    count_where_deployed(result, model, task)
     task.finish(compact)
     laps.end("fitting")
-    result.milliseconds = _time_models(model, compact, task, progress)
+    result.milliseconds = _time_models(model, compact, task.deployed, engine, progress)
     laps.end("timing models")
+    with evaluating(model), evaluating(compact):
+        result.pictures = task.pictures({"dense": model, "compact": compact})
     for name in times:
         result.layers[name].milliseconds = times[name]
+    result.engine = engine.name
     between = (name for entry in plan.values() for name in entry.channelwise)
     changed = {*plan, *task.answers(model), *between}
     replace_modules(
@@ -95,16 +102,13 @@ def compress_(
 
 
 def _time_models(
-    dense: nn.Module, compact: nn.Module, task: Task, progress: bool
+    dense: nn.Module, compact: nn.Module, deployed: Task, engine: Engine, progress: bool
 ) -> tuple[float, float]:
     """Milliseconds of a batch."""
     with evaluating(dense), evaluating(compact):
         latency = compare_latency(
-            {
-                "dense": lambda batch: task.forward(dense, batch),
-                "compact": lambda batch: task.forward(compact, batch),
-            },
-            task.batches[:TIMED],
+            {"dense": engine.model(dense, deployed), "compact": engine.model(compact, deployed)},
+            deployed.batches[:TIMED],
             rounds=ROUNDS,
             warmup=1,
             progress=progress,

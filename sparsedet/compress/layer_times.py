@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..hooks import evaluating
 from ..timing import milliseconds, take_turns
 from .curves import Option
+from .engine import PYTORCH, Engine
 from .observe import observe
 from .plan import LayerPlan, Plan, channels_of, planned_channels
 from .profile import Profile
@@ -39,6 +40,7 @@ def measure_latency(
     profile: Profile,
     task: Task,
     progress: bool = False,
+    engine: Engine = PYTORCH,
 ) -> Cost:
     """Milliseconds of one batch as a cost for :func:`plan_for_targets`.
 
@@ -51,6 +53,7 @@ def measure_latency(
         model: the dense model of the profile. It is left as it was.
         task: its batches, and how to run the model on them.
         progress: show a bar.
+        engine: what runs layers and model.
 
     Raises:
         InputError: a model that is not that of the profile.
@@ -64,11 +67,11 @@ def measure_latency(
             _, *options = profile.layers[name].options
             key = _shape(layers[name], options, inputs[name])
             if key not in measured:
-                measured[key] = _measure(layers[name], options, inputs[name])
+                measured[key] = _measure(layers[name], options, inputs[name], engine)
             costs[name, None], curves = measured[key]
             for option in options:
                 costs[name, option.plan] = _interpolate(curves[option.plan.pattern], option.weights)
-        [whole] = _medians([(partial(task.forward, model), [batch])])
+        [whole] = _medians([(engine.model(model, task), [batch])])
     rest = whole - sum(costs[name, None] for name in layers)
     return Cost(lambda name, plan: costs[name, plan], max(rest, 0.0))
 
@@ -79,6 +82,7 @@ def time_layers(
     plan: Plan,
     task: Task,
     progress: bool = False,
+    engine: Engine = PYTORCH,
 ) -> dict[str, tuple[float, float]]:
     """Milliseconds of each layer in a plan, (dense, compact), as :func:`measure_latency` has them.
 
@@ -86,6 +90,7 @@ def time_layers(
         model: the dense model. It is left as it was.
         task: its batches, and how to run the model on them.
         progress: show a bar.
+        engine: what runs the layers.
 
     Raises:
         InputError: a plan that does not fit the model.
@@ -95,7 +100,7 @@ def time_layers(
     with evaluating(model):
         _, inputs = _median_batch(model, layers, task)
         for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
-            dense, compact = _time_forms(layers[name], [plan[name]], inputs[name])
+            dense, compact = _time_forms(layers[name], [plan[name]], inputs[name], engine)
             times[name] = dense, compact
     return times
 
@@ -129,7 +134,7 @@ def _shape(layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.T
 
 
 def _measure(
-    layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.Tensor]
+    layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.Tensor], engine: Engine
 ) -> tuple[float, dict[str | None, Curve]]:
     """Milliseconds of the dense layer, and against weights those of each pattern."""
     by_pattern: dict[str | None, list[Option]] = {}
@@ -140,7 +145,7 @@ def _measure(
         for some in by_pattern.values()
         for index in sorted({0, len(some) // 2, len(some) - 1})
     ]
-    dense, *compact = _time_forms(layer, [option.plan for option in timed], inputs)
+    dense, *compact = _time_forms(layer, [option.plan for option in timed], inputs, engine)
     curves: dict[str | None, Curve] = {pattern: [] for pattern in by_pattern}
     for option, ms in zip(timed, compact):
         curve = curves[option.plan.pattern]
@@ -159,7 +164,7 @@ def _interpolate(curve: Curve, weights: int) -> float:
 
 
 def _time_forms(
-    layer: nn.Module, plans: Sequence[LayerPlan], inputs: Sequence[torch.Tensor]
+    layer: nn.Module, plans: Sequence[LayerPlan], inputs: Sequence[torch.Tensor], engine: Engine
 ) -> list[float]:
     """Milliseconds of a layer on all of its inputs: dense, and then under each plan.
 
@@ -169,7 +174,7 @@ def _time_forms(
     if not inputs:
         return [0.0] * (1 + len(plans))
     inputs = [torch.randn_like(x, device=layer.weight.device) for x in inputs]
-    runs = [(layer, inputs)]
+    runs = [engine.layer(layer, inputs)]
     conv = isinstance(layer, nn.Conv2d)
     if conv and layer.weight.device.type == "cpu":
         inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
@@ -179,7 +184,7 @@ def _time_forms(
             fewer = [x.narrow(axis, 0, count).clone() for x in inputs]  # in the format of all
         else:
             fewer = inputs
-        runs.append((compact_twin(layer, plan, project=False), fewer))
+        runs.append(engine.layer(compact_twin(layer, plan, project=False), fewer))
     return _medians(runs)
 
 

@@ -9,8 +9,10 @@ from dataclasses import replace
 from torch import nn
 
 from ..errors import InputError
+from ..hooks import evaluating
 from .candidates import left_alone
 from .collector import EVERY
+from .engine import PYTORCH, Engine
 from .entries import read_plan, resolve_plan
 from .layer_times import measure_latency
 from .links import find_links
@@ -19,6 +21,7 @@ from .profile import Profile, profile_layers
 from .request import Request
 from .result import Result
 from .sensitivity import Sensitivity
+from .survey import Survey
 from .targets import Cost, largest_factor, plan_for_targets
 from .task import Task
 
@@ -46,6 +49,7 @@ class Planner:
 
     Args:
         request: which layers and options count; its targets say whether time does.
+        engine: what runs the model where time is measured.
 
     Raises:
         InputError: a name that matches no layer.
@@ -58,6 +62,7 @@ class Planner:
         request: Request,
         sensitivities: Mapping[str, Sensitivity],
         progress: bool = False,
+        engine: Engine = PYTORCH,
     ):
         self.profile = profile_layers(
             model,
@@ -74,7 +79,9 @@ class Planner:
         )
         self.costs: dict[str, Cost] = {}
         if "latency" in request.targets or request.no_slower:
-            self.costs["latency"] = measure_latency(model, self.profile, task, progress)
+            self.costs["latency"] = measure_latency(
+                model, self.profile, task.deployed, progress, engine
+            )
 
     def plan(self, targets: Mapping[str, float]) -> tuple[Plan, list[str]]:
         """What each layer is to become so that the whole model meets the targets; and notes.
@@ -88,6 +95,8 @@ class Planner:
         if not self.costs:
             return plan_for_targets(self.profile, targets), []
         latency = self.costs["latency"]
+        if "latency" in targets:
+            self._check_latency(targets["latency"])
         try:
             profile = _without_slower(self.profile, latency)
             return plan_for_targets(profile, targets, self.costs), []
@@ -99,6 +108,17 @@ class Planner:
             f"dropped: {len(slower)} layers are slower"
             f"{', the first ' + slower[0] if slower else ''}"
         ]
+
+    def _check_latency(self, factor: float) -> None:
+        """Raise InputError if layers that took no time at all were still too slow."""
+        latency = self.costs["latency"]
+        dense = latency.rest + sum(latency.layer(name, None) for name in self.profile.layers)
+        if dense / factor < latency.rest:
+            raise InputError(
+                f"out of reach: latency {factor:g}x would be {dense / factor:.3g} ms of "
+                f"{dense:.3g}, and what stays dense takes {latency.rest:.3g} by itself; ask for at "
+                f"most {self.largest('latency'):.1f}x"
+            )
 
     def largest(self, unit: str) -> float:
         """The factor by which the model can shrink in a unit, if nothing else counts."""
@@ -121,6 +141,25 @@ def untouched(model: nn.Module) -> list[str]:
     for name, reason in left_alone(model).items():
         reasons.setdefault(reason, []).append(name)
     return [f"left alone: {', '.join(names)} ({reason})" for reason, names in reasons.items()]
+
+
+def count_where_deployed(result: Result, model: nn.Module, task: Task) -> None:
+    """Replace the result's counts, taken in calibration, by those of where the model will run.
+
+    Args:
+        model: the dense one.
+    """
+    if (deployed := task.deployed) is task:
+        return
+    layers = {name: model.get_submodule(name) for name in result.layers}
+    with evaluating(model):
+        survey = Survey(model, layers, deployed.batches, deployed.forward)
+    saved = 0.0
+    for name, layer in result.layers.items():
+        layer.outputs = survey.outputs.get(name, 0.0)
+        before, after = layer.multiply_adds
+        saved += before - after
+    result.multiply_adds = survey.multiply_adds, survey.multiply_adds - saved
 
 
 def missed(targets: Mapping[str, float], result: Result) -> list[str]:

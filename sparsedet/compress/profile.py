@@ -34,7 +34,7 @@ class LayerProfile:
     """One layer by itself.
 
     Attributes:
-        outputs: output positions in one batch.
+        outputs: output positions in one batch, where the model is deployed.
         options: the dense layer first.
         channels: (in, out), of a layer that may become narrower or whose reader may.
     """
@@ -69,9 +69,9 @@ class WidthProfile:
 class Profile:
     """The layers that may be compressed, and the whole model's parameters and multiply-adds.
 
-    Multiply-adds are those of convolutions and fully connected layers in one batch. ``widths`` are
-    of the layers that may have fewer outputs. ``recording`` is of these layers and of those that
-    answer.
+    Multiply-adds are those of convolutions and fully connected layers in one batch, where the model
+    is deployed. ``widths`` are of the layers that may have fewer outputs. ``recording`` is of these
+    layers and of those that answer.
     """
 
     layers: dict[str, LayerProfile]
@@ -125,7 +125,9 @@ def profile_layers(
     }
     linked = {*links, *(link.reader for link in links.values())}
     with evaluating(model):
-        survey = Survey(model, {**layers, **answers}, task.batches, task.forward)
+        survey = costs = Survey(model, {**layers, **answers}, task.batches, task.forward)
+        if (deployed := task.deployed) is not task:
+            costs = Survey(model, layers, deployed.batches, deployed.forward)
         layers = {
             name: layers[name]
             for name in survey.outputs
@@ -152,7 +154,7 @@ def profile_layers(
             ):
                 options = collector.options(patterns)
                 profiles[name] = LayerProfile(
-                    survey.outputs[name], options, channels_of(layers[name])
+                    costs.outputs.get(name, 0.0), options, channels_of(layers[name])
                 )
                 if name in producers and collector.samples:
                     producer = producers[name]
@@ -161,7 +163,7 @@ def profile_layers(
                         links[producer], _width_options(collector, count)
                     )
                 bar.update()
-    return Profile(profiles, count_parameters(model), survey.multiply_adds, widths, recording)
+    return Profile(profiles, count_parameters(model), costs.multiply_adds, widths, recording)
 
 
 def _width_options(collector: Collector, channels: int) -> list[WidthOption]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
 from ..files import new_folder
@@ -26,7 +27,7 @@ class LayerResult:
 
     Attributes:
         weights: (before, after); these are also its multiply-adds at one output position.
-        outputs: output positions in one batch of calibration, the mean of a few.
+        outputs: output positions in one batch where the model is deployed, the mean of a few.
         error: mean square error of the layer's output, before norm and activation, on the
             calibration data, as a share of the output's variance, in the layer's
             :class:`Sensitivity`. Its input comes from the compressed layers below, so their errors
@@ -48,7 +49,7 @@ class LayerResult:
 
     @property
     def multiply_adds(self) -> tuple[float, float]:
-        """(before, after), for one batch of calibration."""
+        """(before, after), for one batch."""
         before, after = self.weights
         return self.outputs * before, self.outputs * after
 
@@ -60,14 +61,16 @@ class Result:
     Attributes:
         layers: by name, in the order in which they run.
         parameters: (before, after), of the whole model.
-        multiply_adds: (before, after), of convolutions and fully connected layers in one batch of
-            calibration.
+        multiply_adds: (before, after), of convolutions and fully connected layers in one batch
+            where the model is deployed.
         model: the compact model.
         task: what it was calibrated on.
         milliseconds: (before, after) for one batch, on this machine; None: not measured.
+        engine: what it was timed in.
         plan: what each layer became, as ``plan.yaml`` has it.
         notes: what the reader should know, in lines.
         seconds: what each stage took, by name.
+        pictures: what the dense and the compact model find in a few inputs, (H, W, 3) uint8, BGR.
     """
 
     layers: dict[str, LayerResult]
@@ -76,9 +79,20 @@ class Result:
     model: nn.Module = field(repr=False, compare=False)
     task: Task = field(repr=False, compare=False)
     milliseconds: tuple[float, float] | None = None
+    engine: str = ""
     plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    pictures: list[np.ndarray] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def predicted_milliseconds(self) -> float | None:
+        """Of the compact model, from the time of the dense one and those of the layers."""
+        times = [layer.milliseconds for layer in self.layers.values()]
+        if self.milliseconds is None or None in times:
+            return None
+        saved = sum(before - after for before, after in filter(None, times))
+        return max(self.milliseconds[0] - saved, 0.0)
 
     def __str__(self) -> str:
         """Size, arithmetic and time before and after; the largest errors; what the stages took."""
@@ -92,6 +106,8 @@ class Result:
             f"{what}: {before:.4g} -> {after:.4g} ({before / max(after, 1e-12):.2f}x)"
             for what, (before, after) in totals.items()
         ]
+        if self.predicted_milliseconds is not None:
+            lines[-1] += f", in {self.engine}; {self.predicted_milliseconds:.4g} was predicted"
         errors = {name: x.error for name, x in self.layers.items() if x.error is not None}
         worst = sorted(errors, key=errors.__getitem__, reverse=True)[:WORST]
         if worst:
@@ -106,7 +122,7 @@ class Result:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write model.pth, plan.yaml, report.md and layers.png to a new folder.
+        """Write model.pth, plan.yaml, report.html, report.md and layers.png to a new folder.
 
         It is there whole or not at all. For a detectron2 model it also gets the config.yaml that
         loads it.
@@ -121,8 +137,10 @@ class Result:
     def write(self, folder: str, output: str) -> None:
         """The files of :meth:`save`, to a folder which is at ``output`` when all is written."""
         from ..reports.compression import write_report  # draws with matplotlib
+        from ..reports.page import write_page
 
         check_finite(f"{output}: not written", self.model.state_dict())
         self.task.save(self, folder, output)
         write_plan(self.plan, os.path.join(folder, "plan.yaml"))
         write_report(self, folder)
+        write_page(self, folder)

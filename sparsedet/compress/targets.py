@@ -37,7 +37,7 @@ def plan_for_targets(
     Args:
         targets: factors by which the whole model is to shrink: ``{"params": 12.4, "flops": 3}``.
         costs: further units by name, such as a measured latency, or other measures of "params"
-            (parameters) and "flops" (multiply-adds of the calibration's forward pass).
+            (parameters) and "flops" (multiply-adds of the forward pass where it is deployed).
 
     Raises:
         InputError: a target below 1, or out of reach; the message says how far one can go.

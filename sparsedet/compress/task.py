@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -62,9 +63,19 @@ class Task:
     def start(self, model: nn.Module) -> None:
         """Called once with each dense model, before anything else: forget what others gave."""
         self._recorded.clear()
+        if self.deployed is not self:
+            self.deployed.start(model)
 
     def finish(self, model: nn.Module) -> None:
         """Called once with each compact model, when all its layers are in place."""
+
+    @property
+    def deployed(self) -> Task:
+        """The same task on inputs as the compact model will get them, perhaps on fewer.
+
+        What a model costs is counted and timed there. Here it is the task itself.
+        """
+        return self
 
     def forward(self, model: nn.Module, batch: Any) -> Any:
         """Run the model on one of ``batches``, what is fixed as it is recorded for it.
@@ -125,6 +136,10 @@ class Task:
         some = copy.copy(self)
         some.batches = self.batches[::step]
         return some
+
+    def pictures(self, models: Mapping[str, nn.Module]) -> list[np.ndarray]:
+        """What each of the models finds in a few inputs, side by side, (H, W, 3) uint8, BGR."""
+        return []
 
     def save(self, result: Result, folder: str, output: str) -> None:
         """Write the compact model to ``folder``, which is at ``output`` when all is written."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import detectron2.data.transforms as transforms
 import numpy as np
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
@@ -32,6 +33,7 @@ def load_images(
     seed: int = 0,
     progress: bool = False,
     smallest_side: int = 1,
+    min_size: int | None = None,
 ) -> list[list[StoredInput]]:
     """``count`` random images, each a batch of its own, resized as the config tests them.
 
@@ -39,6 +41,8 @@ def load_images(
         folder: where they are, or a pattern of files; None for the config's DATASETS.TRAIN.
         progress: show a bar.
         smallest_side: of the resized image; a narrower one counts as one that cannot be read.
+        min_size: their shorter side instead of INPUT.MIN_SIZE_TEST; the most for the longer one
+            changes in proportion.
 
     Raises:
         InputError: no image there, or more than half of those that were drawn cannot be read or
@@ -62,17 +66,22 @@ def load_images(
         if not files:
             raise InputError(f"calibration images: {problems[0]}")
     files = sorted(random.Random(seed).sample(files, min(count, len(files))))
-    resize = transforms.ResizeShortestEdge(
-        [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
-    )
+    shorter, longer = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if min_size is not None:
+        if not 1 <= min_size <= (shorter or min_size):
+            raise InputError(f"calibration: min_size is {min_size}; it must be from 1 to {shorter}")
+        shorter, longer = min_size, round(longer * min_size / shorter) if shorter else longer
+    resize = transforms.ResizeShortestEdge([shorter, shorter], longer)
 
     pixel_file = PixelFile()
 
     def read(file: str) -> list[StoredInput]:
         image = read_image(file, cfg.INPUT.FORMAT)
         check_content(file, image)
-        pixels = _prepare(file, image, cfg.INPUT, resize, smallest_side)
-        return [pixel_file.keep(pixels, height=image.shape[0], width=image.shape[1])]
+        height, width = image.shape[:2]
+        if min(resized_shape(height, width, shorter, longer)) < smallest_side:
+            raise InputError(f"{file}: {width} x {height} pixels are too narrow for the model")
+        return [pixel_file.keep(_prepare(image, resize), height=height, width=width)]
 
     return read_usable(files, read, progress)
 
@@ -103,17 +112,19 @@ def check_content(file: str, image: np.ndarray) -> None:
         raise InputError(f"{file}: all of one colour, which calibrates nothing")
 
 
-def _prepare(
-    file: str,
-    image: np.ndarray,
-    settings: CfgNode,
-    resize: transforms.Augmentation,
-    smallest_side: int,
-) -> torch.Tensor:
+def as_tested(image: Mapping[str, Any], settings: CfgNode) -> Mapping[str, Any]:
+    """A detectron2 input at the size at which INPUT tests it; the same object if it has that."""
+    pixels = image["image"]
+    shape = pixels.shape[-2:]
+    height, width = image.get("height", shape[0]), image.get("width", shape[1])
+    tested = resized_shape(height, width, settings.MIN_SIZE_TEST, settings.MAX_SIZE_TEST)
+    if settings.MIN_SIZE_TEST == 0 or tuple(shape) == tested:
+        return image
+    enlarged = F.interpolate(pixels[None].float(), tested, mode="bilinear", align_corners=False)
+    return {**image, "image": enlarged[0]}
+
+
+def _prepare(image: np.ndarray, resize: transforms.Augmentation) -> torch.Tensor:
     """As detectron2's predictor does; bytes, (3, H, W)."""
-    height, width = image.shape[:2]
-    resized = resized_shape(height, width, settings.MIN_SIZE_TEST, settings.MAX_SIZE_TEST)
-    if min(resized) < smallest_side:
-        raise InputError(f"{file}: {width} x {height} pixels are too narrow for the model")
     pixels = resize.get_transform(image).apply_image(image).transpose(2, 0, 1)
     return torch.as_tensor(np.ascontiguousarray(pixels))

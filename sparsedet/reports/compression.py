@@ -24,8 +24,10 @@ LEGEND = (
     "Error is the mean square error of a layer's output on the calibration data, as a share of the "
     "output's variance, both weighed by how much they change the model's answers where that is "
     "known; the layer's input comes from the compressed layers below. Multiply-adds are those of "
-    "convolutions and fully connected layers in one batch of calibration."
+    "convolutions and fully connected layers in one batch of the size at which the model is tested."
 )
+
+PLOT = "layers.png"
 
 
 def write_report(result: Result, folder: str) -> None:
@@ -35,13 +37,14 @@ def write_report(result: Result, folder: str) -> None:
         result: of a compression; what was not measured is ``n/a``.
         folder: an existing one.
     """
-    parts = ["# Compression", _totals_table(result), *result.notes]
+    parts = ["# Compression", pipe_table(*total_rows(result)), *result.notes]
     if result.layers:
-        _plot(result, os.path.join(folder, "layers.png"))
-        parts += [_layers_table(result), LEGEND, "![layer by layer](layers.png)"]
-    if _timed(result) or result.milliseconds is not None:
-        facts = ", ".join(f"{name} {value}" for name, value in environment().items())
-        parts.append(f"Times are medians, measured with {facts}.")
+        _plot(result, os.path.join(folder, PLOT))
+        headings, rows = layer_rows(result)
+        table = pipe_table(headings, rows, left=[0, 1, len(headings) - 1])
+        parts += [table, LEGEND, f"![layer by layer]({PLOT})"]
+    if line := times(result):
+        parts.append(line)
     with replacing(os.path.join(folder, "report.md")) as temporary:
         Path(temporary).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -50,7 +53,20 @@ def _timed(result: Result) -> bool:
     return any(layer.milliseconds is not None for layer in result.layers.values())
 
 
-def _totals_table(result: Result) -> str:
+def times(result: Result) -> str:
+    """How times were measured, and what the layers' foretold; "" where there are none."""
+    if not _timed(result) and result.milliseconds is None:
+        return ""
+    facts = ", ".join(f"{name} {value}" for name, value in environment().items())
+    place = f" in {result.engine}" if result.engine else ""
+    line = f"Times are medians{place}, measured with {facts}."
+    if result.predicted_milliseconds is not None:
+        line += f" From those of the layers {result.predicted_milliseconds:.2f} ms were predicted."
+    return line
+
+
+def total_rows(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Headings, and what the whole model costs before and after."""
     totals = [
         ("parameters", result.parameters, _count),
         ("multiply-adds", result.multiply_adds, _count),
@@ -61,10 +77,11 @@ def _totals_table(result: Result) -> str:
         [name, form(before), form(after), f"{before / after:.1f}x" if after else "n/a"]
         for name, (before, after), form in totals
     ]
-    return pipe_table(["", "before", "after", "ratio"], rows)
+    return ["", "before", "after", "ratio"], rows
 
 
-def _layers_table(result: Result) -> str:
+def layer_rows(result: Result) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Headings, and a row for each layer."""
     names, layers = list(result.layers), list(result.layers.values())
     columns = {
         "layer": names,
@@ -78,7 +95,7 @@ def _layers_table(result: Result) -> str:
     columns["of weights alone"] = [_error(layer.error_alone) for layer in layers]
     columns["samples"] = [str(layer.samples) for layer in layers]
     columns["note"] = [layer.note for layer in layers]
-    return pipe_table(list(columns), list(zip(*columns.values())), left=[0, 1, len(columns) - 1])
+    return list(columns), list(zip(*columns.values()))
 
 
 def _change(values: tuple[float, float] | None, form: Callable[[float], str]) -> str:

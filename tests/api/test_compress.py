@@ -114,6 +114,26 @@ def test_a_rule_that_is_dropped_is_said(monkeypatch):
     assert f"note: {note}" in str(result)
 
 
+def test_a_time_below_that_of_what_stays_dense(monkeypatch):
+    class Half:
+        rest = 3.0
+
+        @staticmethod
+        def layer(name, plan):
+            return 1.0 if plan is None else 0.1
+
+    monkeypatch.setattr(planning, "measure_latency", lambda *args, **kwargs: Half)
+    model = network()
+    before = dict(model.named_modules())
+    with pytest.raises(InputError) as caught:
+        compress_(model, batches=batches(2), latency=2.5)
+    assert str(caught.value) == (
+        "out of reach: latency 2.5x would be 2.4 ms of 6, and what stays dense takes 3 by itself; "
+        "ask for at most 1.8x"
+    )
+    assert dict(model.named_modules()) == before
+
+
 def test_a_missed_target_is_said():
     model = network()
     result = compress_(model, batches=batches(), params=3)
@@ -126,7 +146,7 @@ def test_a_plan_is_written_printed_and_applied_again(tmp_path):
     model = network()
     result = compress_(model, batches=batches(), params=3)
     result.save(tmp_path / "compact")
-    files = {"model.pth", "plan.yaml", "report.md", "layers.png"}
+    files = {"model.pth", "plan.yaml", "report.md", "report.html", "layers.png"}
     assert {path.name for path in (tmp_path / "compact").iterdir()} == files
     text = str(result)
     assert text.startswith("parameters (millions): ") and "largest errors of " in text

@@ -29,7 +29,8 @@ def test_from_a_checkpoint_to_detections(kitchen, picture, tmp_path, monkeypatch
     scope = {}
     exec(lines, scope)
     assert {p.name for p in (tmp_path / "compact").iterdir()} == {
-        "config.yaml", "last_checkpoint", "model.pth", "plan.yaml", "report.md", "layers.png",
+        "config.yaml", "last_checkpoint", "model.pth", "plan.yaml", "layers.png",
+        "report.html", "report.md",
     }  # fmt: skip
     assert (tmp_path / "compact.onnx").is_file()
     assert capsys.readouterr().out.startswith("parameters (millions): ")

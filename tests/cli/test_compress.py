@@ -28,7 +28,10 @@ SOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 16, STEPS: [8, 12], WARMUP_ITERS: 2, BASE_
 TEST: {{EVAL_PERIOD: 0}}
 DATALOADER: {{NUM_WORKERS: 0}}
 """
-FILES = {"config.yaml", "last_checkpoint", "layers.png", "model.pth", "plan.yaml", "report.md"}
+FILES = {
+    "config.yaml", "last_checkpoint", "layers.png", "model.pth", "plan.yaml", "report.html",
+    "report.md",
+}  # fmt: skip
 ONE_LAYER = {"backbone.conv3_1": {"pattern": "rows", "ranks": [8, 4]}}
 
 
