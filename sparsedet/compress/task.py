@@ -131,11 +131,11 @@ class Task:
             model, inner, answers.values(), some, self.forward, progress=progress
         )
 
-    def every(self, step: int) -> Task:
-        """The same with each ``step``-th batch."""
-        some = copy.copy(self)
-        some.batches = self.batches[::step]
-        return some
+    def on(self, batches: Iterable[Any]) -> Task:
+        """The same on other batches, of which nothing is recorded yet."""
+        other = copy.copy(self)
+        other.batches, other._recorded = list(batches), {}
+        return other
 
     def pictures(self, models: Mapping[str, nn.Module]) -> list[np.ndarray]:
         """What each of the models finds in a few inputs, side by side, (H, W, 3) uint8, BGR."""

@@ -121,7 +121,7 @@ def compression_values(folder: Path) -> dict:
     task = DetectionTask.from_images(cfg, str(pictures), 6)
     sensitivities = task.sensitivities(model)
     profile = profile_layers(
-        model, task.every(3), exclude=task.answers(model), sensitivities=sensitivities
+        model, task.on(task.batches[::3]), exclude=task.answers(model), sensitivities=sensitivities
     )
     plan = plan_for_targets(profile, TARGETS)
     entries = plan_to_entries(plan, model)

@@ -40,7 +40,7 @@ from sparsedet.checkpoint import SparseDetCheckpointer
 from sparsedet.cli.model_arguments import calibration_parser, factor, model_config
 from sparsedet.cli.run import run
 from sparsedet.compress.candidates import compact_layers
-from sparsedet.compress.fit import DenseFit
+from sparsedet.compress.fit import DenseFit, wanted_samples
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
 from sparsedet.compress.sensitivity import Sensitivity
@@ -183,7 +183,7 @@ def refit(
     fits = {name: DenseFit(layer, Sensitivity()) for name, layer in layers.items() if name != FC6}
     sample = Sample(
         {name: outputs[name] * len(task.batches) for name in fits},
-        {name: fit.wanted for name, fit in fits.items()},
+        {name: wanted_samples(fit.layer, compact=False) for name, fit in fits.items()},
     )
     targets: dict[str, list[torch.Tensor]] = {name: [] for name in fits}
 
