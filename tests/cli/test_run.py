@@ -65,20 +65,22 @@ def _diverge(rank):
     raise FloatingPointError(f"Loss became infinite or NaN at iteration={rank + 3}!\nloss = nan")
 
 
+class _Broken(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise InputError("a.jpg: truncated")
+
+
 def test_also_from_a_process_and_from_a_data_loader(ends):
+    """Spawned: to fork what may have loaded several engines is to ask for a crash."""
     with pytest.raises(torch.multiprocessing.ProcessRaisedException) as caught:
-        torch.multiprocessing.start_processes(_diverge, nprocs=1, start_method="fork")
+        torch.multiprocessing.start_processes(_diverge, nprocs=1, start_method="spawn")
     assert "at iteration 3 the loss is not" in ends(caught.value)
 
-    class Broken(torch.utils.data.Dataset):
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, index):
-            raise InputError("a.jpg: truncated")
-
-    context = multiprocessing.get_context("fork")
-    loader = torch.utils.data.DataLoader(Broken(), num_workers=1, multiprocessing_context=context)
+    context = multiprocessing.get_context("spawn")
+    loader = torch.utils.data.DataLoader(_Broken(), num_workers=1, multiprocessing_context=context)
     with pytest.raises(InputError) as caught:
         next(iter(loader))
     assert ends(caught.value) == "error: a.jpg: truncated"
