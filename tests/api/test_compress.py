@@ -10,6 +10,7 @@ from torch import nn
 
 from sparsedet.api import choose_task, compress_
 from sparsedet.compress import Task, layer_times, planning, resolve_plan, sparsify_
+from sparsedet.compress.targets import Cost
 from sparsedet.detection.config import load_config
 from sparsedet.detection.load import load_model
 from sparsedet.detection.task import DetectionTask
@@ -99,15 +100,14 @@ def test_the_same_inputs_give_the_same_plan_and_no_time_is_measured(monkeypatch)
         compress_(network(), batches=batches(), params=3, no_slower=True)
 
 
+def measures(monkeypatch, rest, compact):
+    """Let every dense layer take one millisecond."""
+    cost = Cost(lambda name, plan: 1.0 if plan is None else compact, rest)
+    monkeypatch.setattr(planning, "measure_latency", lambda *args, **kwargs: cost)
+
+
 def test_a_rule_that_is_dropped_is_said(monkeypatch):
-    class Slower:
-        rest = 0.0
-
-        @staticmethod
-        def layer(name, plan):
-            return 1.0 if plan is None else 2.0
-
-    monkeypatch.setattr(planning, "measure_latency", lambda *args, **kwargs: Slower)
+    measures(monkeypatch, rest=0.0, compact=2.0)
     result = compress_(network(), batches=batches(), params=3, no_slower=True)
     (note,) = result.notes
     assert "that rule was dropped" in note and f"{len(result.layers)} layers are slower" in note
@@ -115,14 +115,7 @@ def test_a_rule_that_is_dropped_is_said(monkeypatch):
 
 
 def test_a_time_below_that_of_what_stays_dense(monkeypatch):
-    class Half:
-        rest = 3.0
-
-        @staticmethod
-        def layer(name, plan):
-            return 1.0 if plan is None else 0.1
-
-    monkeypatch.setattr(planning, "measure_latency", lambda *args, **kwargs: Half)
+    measures(monkeypatch, rest=3.0, compact=0.1)
     model = network()
     before = dict(model.named_modules())
     with pytest.raises(InputError) as caught:

@@ -76,11 +76,8 @@ def test_same_result_whatever_is_held(kind, memory, monkeypatch):
         assert torch.equal(got.state_dict()[key], value), key
 
 
-@pytest.mark.parametrize("memory", [2**31, 5 * 8 * 16 * 16 * 4])  # for one output of each image
-def test_a_chain_computes_each_compact_layer_once_for_each_image(memory, monkeypatch):
-    monkeypatch.setattr(replay, "MEMORY", memory)
-    torch.manual_seed(0)
-    model = Chain()
+def count_runs(monkeypatch):
+    """The compact layers that run from now on, in their order."""
     computed = []
     forward = replay.SparseFusionConv2d.forward
 
@@ -89,6 +86,15 @@ def test_a_chain_computes_each_compact_layer_once_for_each_image(memory, monkeyp
         return forward(self, x)
 
     monkeypatch.setattr(replay.SparseFusionConv2d, "forward", count)
+    return computed
+
+
+@pytest.mark.parametrize("memory", [2**31, 5 * 8 * 16 * 16 * 4])  # for one output of each image
+def test_a_chain_computes_each_compact_layer_once_for_each_image(memory, monkeypatch):
+    monkeypatch.setattr(replay, "MEMORY", memory)
+    torch.manual_seed(0)
+    model = Chain()
+    computed = count_runs(monkeypatch)
     images = [torch.randn(1, 3, 16, 16) for _ in range(5)]
     calibrate_(model, uniform_plan(model, "rows", 2), Task(images))
     compact = [m for m in model.modules() if isinstance(m, replay.SparseFusionConv2d)]
@@ -113,14 +119,7 @@ def test_a_pooled_input_is_held_where_what_it_was_pooled_from_is_too_large(monke
     plan = uniform_plan(model, "rows", 2)
     expected, _, _ = _calibrate(model, images, plan)
     monkeypatch.setattr(replay, "MEMORY", 2 * 8 * 8 * 8 * 4)
-    computed = []
-    forward = replay.SparseFusionConv2d.forward
-
-    def count(self, x):
-        computed.append(self)
-        return forward(self, x)
-
-    monkeypatch.setattr(replay.SparseFusionConv2d, "forward", count)
+    computed = count_runs(monkeypatch)
     got, _, _ = _calibrate(model, images, plan)
     compact = [m for m in got.modules() if isinstance(m, replay.SparseFusionConv2d)]
     # The output of the first two is too large, and so is the input of the second.
