@@ -10,6 +10,7 @@ from typing import Any
 
 from sparsedet.errors import InputError
 from sparsedet.files import replacing
+from sparsedet.json_files import read_json
 
 from .studies import ROOT, Row
 
@@ -50,12 +51,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is no record, or one of another schema.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a record: {error}; remove it") from None
+    try:
+        record = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; remove it") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else None
         raise InputError(
