@@ -8,6 +8,10 @@ import torch
 
 from .moments import Statistics
 
+OUTPUTS = 512
+"""Of more outputs, so many random combinations: what a channel explains of all shows in these
+(Johnson and Lindenstrauss), and the search is bound by the memory that they take."""
+
 
 class ChannelChoice:
     """Channels in the order in which a greedy search keeps them.
@@ -15,7 +19,7 @@ class ChannelChoice:
     Of all channels that are not kept yet, the one is next with which the layer, its weights then
     fitted anew, explains most of its dense outputs: forward selection of whole blocks of columns, a
     Cholesky factorization with pivots. It takes about D^3 / 2 + C D^2 multiply-adds for a patch of
-    D numbers and C outputs.
+    D numbers and C outputs, OUTPUTS at most.
 
     Args:
         statistics: of the layer's patches and outputs, regularised.
@@ -31,7 +35,7 @@ class ChannelChoice:
         columns, size = blocks.flatten(), blocks.shape[1]
         # Float32 is enough to choose by. Rows are the numbers of a patch, channel by channel.
         xx = statistics.xx.float()[columns][:, columns]
-        left = statistics.yx.float().T[columns]  # what is not explained yet
+        left = _combined(statistics.yx).float().T[columns]  # what is not explained yet
         inner = torch.stack([xx[i : i + size, i : i + size] for i in range(0, len(xx), size)])
         floor = torch.eye(size).to(xx) * xx.diagonal().mean() * torch.finfo(xx.dtype).eps * 10
         factor = xx.new_zeros(most * size, len(xx))
@@ -75,6 +79,15 @@ class ChannelChoice:
             error -= known.ridge * (weight - known.prior).square().sum()
             errors.append((error / known.variance.clamp(min=1e-300)).clamp(min=0).item())
         return errors
+
+
+def _combined(outputs: torch.Tensor) -> torch.Tensor:
+    """Rows (C, D), or OUTPUTS random combinations of them with the same expected squares."""
+    if len(outputs) <= OUTPUTS:
+        return outputs
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(OUTPUTS, len(outputs), generator=generator) / OUTPUTS**0.5
+    return weights.to(outputs) @ outputs
 
 
 def channel_blocks(taps: int, channels: int, inputs: int) -> torch.Tensor:

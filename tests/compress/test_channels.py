@@ -80,3 +80,17 @@ def test_channels_that_are_equal_or_silent():
     choice = ChannelChoice(moments.statistics(), channel_blocks(1, 6, 6), 2)
     assert {c % 2 for c in choice.order} == {0, 1} and 5 not in choice.order
     assert choice.errors([2]) == pytest.approx([0], abs=1e-6)
+
+
+def test_many_outputs_are_looked_at_in_combinations(samples, monkeypatch):
+    x, _ = samples
+    y = x @ torch.randn(4 * OUTPUTS, TAPS * CHANNELS, generator=torch.Generator().manual_seed(1)).T
+    errors = {}
+    for most in (OUTPUTS, 4 * OUTPUTS):
+        monkeypatch.setattr("sparsedet.compress.channels.OUTPUTS", most)
+        moments = Moments()
+        moments.add(x.clone(), y.clone())
+        known = moments.statistics()
+        choice = ChannelChoice(known, channel_blocks(TAPS, CHANNELS, CHANNELS), 3)
+        errors[most] = _error((x, y), choice.order)
+    assert errors[OUTPUTS] < 1.2 * errors[4 * OUTPUTS]
