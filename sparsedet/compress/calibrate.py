@@ -86,11 +86,11 @@ def calibrate_(
             for name in survey.outputs
         }
         fits = {name: fit for name, fit in fits.items() if fit}
-        if recording is None or not recording.done:
+        dense = [name for name, fit in fits.items() if isinstance(fit, DenseFit)]
+        if recording is None or not recording.serves(dense):
             outputs = {name: survey.outputs[name] for name in fits}
-            dense = [name for name, fit in fits.items() if isinstance(fit, DenseFit)]
-            recording = Recording(layers, dense, outputs, len(task.batches), narrow.targets)
-        passes = _Passes(model, layers, fits, survey, task, recording, progress)
+            recording = Recording(layers, dense, outputs, len(task.batches))
+        passes = _Passes(model, layers, fits, survey, task, recording, narrow.kept, progress)
         narrower = {layers[name]: start for name, start in narrow.starts.items()}
         narrower |= narrow.channelwise
         try:
@@ -164,10 +164,11 @@ class _Passes:
         survey: Survey,
         task: Task,
         recording: Recording,
+        kept: Mapping[str, torch.Tensor],
         progress: bool,
     ):
         self.model, self.task, batches = model, task, task.batches
-        self.layers, self.fits, self.recording = layers, fits, recording
+        self.layers, self.fits, self.recording, self.kept = layers, fits, recording, kept
         self.replay = Replay(model, batches, task.forward)
         self.dense_work = 0.0 if recording.done else survey.multiply_adds
         # Of a layer: what runs between the layer before and it, and the fit.
@@ -195,6 +196,7 @@ class _Passes:
     def run_up_to(self, name: str) -> None:
         """Fit one layer."""
         fit, targets = self.fits[name], self.recording.calls.pop(name)
+        kept = self.kept.get(name, slice(None))
         self.bar.set_postfix_str(name)
         seen = 0
 
@@ -204,7 +206,7 @@ class _Passes:
             expected = targets[batch]
             if call >= len(expected) or expected[call][0] != count:
                 raise ValueError(_not_the_same(name))
-            fit.add(patches, expected[call][1])
+            fit.add(patches, expected[call][1][:, kept])
             seen += 1
 
         calls = [len(expected) for expected in targets]

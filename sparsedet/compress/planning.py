@@ -74,8 +74,7 @@ class Planner:
             progress,
             EVERY,
             find_links(model, task)[0] if request.width else {},
-            # A layer that only becomes narrower is fitted to more samples, and nobody knows which.
-            record=request.calibrate and not request.width,
+            record=request.calibrate,
         )
         self.costs: dict[str, Cost] = {}
         if "latency" in request.targets or request.no_slower:

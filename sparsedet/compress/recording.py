@@ -23,10 +23,10 @@ class Recording:
         dense: names of those that will be fitted, but stay dense.
         outputs: how many positions the output of each layer has in one batch.
         batches: how many there are.
-        targets: layers that give the outputs to record where the model's own give more.
 
     Attributes:
-        calls: of each layer, for each batch and call: the number of outputs, and a sample of them.
+        calls: of each layer, for each batch and call: the number of positions, and the outputs at a
+            sample of them.
         done: whether the dense model has run.
     """
 
@@ -36,14 +36,12 @@ class Recording:
         dense: Collection[str],
         outputs: Mapping[str, float],
         batches: int,
-        targets: Mapping[str, nn.Module] | None = None,
     ):
         self.layers = {name: layers[name] for name in outputs}
-        self.targets = {**self.layers, **(targets or {})}
-        wanted = {name: wanted_samples(x, name not in dense) for name, x in self.layers.items()}
-        self.sample = Sample({name: outputs[name] * batches for name in wanted}, wanted)
+        self.wanted = {n: wanted_samples(x, n not in dense) for n, x in self.layers.items()}
+        self.sample = Sample({name: outputs[name] * batches for name in self.wanted}, self.wanted)
         self.calls: dict[str, list[list[tuple[int, torch.Tensor]]]] = {
-            name: [[] for _ in range(batches)] for name in wanted
+            name: [[] for _ in range(batches)] for name in self.wanted
         }
         self.done = False
 
@@ -52,6 +50,12 @@ class Recording:
         other = copy.copy(self)
         other.calls = dict(self.calls)
         return other
+
+    def serves(self, dense: Collection[str]) -> bool:
+        """Whether it is made, with samples enough where these layers are fitted and stay dense."""
+        return self.done and all(
+            self.wanted[name] >= wanted_samples(self.layers[name], False) for name in dense
+        )
 
     def visits(self, others: Mapping[nn.Module, Visit], every: int) -> dict[nn.Module, Visit]:
         """Visits that record every batch, and show each ``every``-th to others, counted anew."""
@@ -71,7 +75,7 @@ class Recording:
 
     def _record(self, name: str, batch: int, call: int, x: torch.Tensor) -> None:
         count, patches = self.patches(name, self.layers[name], batch, call, x)
-        self.calls[name][batch].append((count, outputs_at(self.targets[name], patches)))
+        self.calls[name][batch].append((count, outputs_at(self.layers[name], patches)))
 
     def patches(
         self, name: str, layer: nn.Module, batch: int, call: int, x: torch.Tensor

@@ -72,13 +72,12 @@ class Narrowing:
     """The narrower layers of a plan, before they are fitted.
 
     Attributes:
-        targets: for each, the dense layer of the outputs that are kept.
-        starts: for each, the same with fewer inputs, its weights fitted to them.
+        starts: for each, the dense layer of the outputs that are kept, with fewer inputs, its
+            weights fitted to them.
         kept: for each that has fewer outputs, which.
         channelwise: for modules between, their narrower forms.
     """
 
-    targets: dict[str, nn.Module]
     starts: dict[str, nn.Module]
     kept: dict[str, torch.Tensor]
     channelwise: dict[nn.Module, nn.Module]
@@ -101,11 +100,11 @@ def narrow_layers(
     The choice for one layer knows nothing of the others'.
     """
     names = [name for name, entry in plan.items() if entry.out_channels is not None]
-    targets = {n: model.get_submodule(n) for n, entry in plan.items() if is_narrower(entry)}
-    starts, kept = dict(targets), {}
+    starts = {n: model.get_submodule(n) for n, entry in plan.items() if is_narrower(entry)}
+    kept: dict[str, torch.Tensor] = {}
     channelwise: dict[nn.Module, nn.Module] = {}
     if not names:
-        return Narrowing(targets, starts, kept, channelwise)
+        return Narrowing(starts, kept, channelwise)
     producers = {links[name].reader: name for name in names}
     readers = {reader: model.get_submodule(reader) for reader in producers}
     outputs = Survey(model, readers, task.batches, task.forward).outputs
@@ -120,9 +119,8 @@ def narrow_layers(
             module = model.get_submodule(inner)
             channelwise[module] = keep_channels(module, kept[producer])
     for name in kept:
-        targets[name] = keep_outputs(targets[name], kept[name])
         starts[name] = keep_outputs(starts[name], kept[name])
-    return Narrowing(targets, starts, kept, channelwise)
+    return Narrowing(starts, kept, channelwise)
 
 
 def _reader(collector: Collector, weight: torch.Tensor, columns: torch.Tensor) -> nn.Module:

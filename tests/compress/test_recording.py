@@ -9,6 +9,8 @@ from torch import nn
 
 from sparsedet.compress import Task, uniform_plan
 from sparsedet.compress.calibrate import calibrate_
+from sparsedet.compress.links import find_links
+from sparsedet.compress.plan import LayerPlan
 from sparsedet.compress.profile import profile_layers
 
 BATCHES = 7
@@ -44,6 +46,18 @@ def test_a_profile_that_records_is_the_same_and_costs_one_run_of_each_batch(mode
     found = profile_layers(model, task, exclude=["8"], every=3, record=True)
     assert found == expected
     assert len(runs) == SURVEYED + BATCHES
+
+
+def test_layers_that_become_narrower_are_fitted_to_the_outputs_that_they_keep(model):
+    task = _task()
+    links, _ = find_links(model, task)
+    found = profile_layers(model, task, exclude=["8"], every=3, links=links, record=True)
+    plan = {"0": LayerPlan((4,), "whole", out_channels=9), "2": LayerPlan(out_channels=10)}
+    alone, after = copy.deepcopy(model), copy.deepcopy(model)
+    expected = calibrate_(alone, plan, task)
+    assert calibrate_(after, plan, task, recording=found.recording) == expected
+    for a, b in zip(alone.state_dict().values(), after.state_dict().values()):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("memory", [1, 2**31])

@@ -106,7 +106,8 @@ def test_channels_that_follow_from_others_cost_nothing(little_ridge):
     dense, images = copy.deepcopy(model), _images(80)
     report = calibrate_(model, HALF, Task(images))
     assert _error(model, dense, _images(4, seed=1)) < 1e-7
-    assert all(layer.error < 1e-7 for layer in report.layers.values())
+    # Float32 products of the statistics round to some 3e-7 of the variance; float64: 1e-11.
+    assert all(layer.error < 1e-6 for layer in report.layers.values())
     assert [model[i].weight.shape[:2] for i in (0, 4, 7, 9)] == [(8, 3), (8, 8), (12, 32), (10, 12)]
     assert model[1].num_features == 8 and model[4].norm.num_features == 8
     assert report.parameters == (count_parameters(dense), count_parameters(model))
