@@ -106,6 +106,8 @@ def build(config: str, height: int, width: int) -> nn.Module:
         for predictor in predictors if isinstance(predictors, nn.ModuleList) else [predictors]:
             # Random weights give every class about the same score.
             predictor.test_score_thresh = 1 / (2 + heads.num_classes)
+        if hasattr(heads, "keypoint_head"):  # which asserts that its maps stay in range
+            nn.init.zeros_(heads.keypoint_head.score_lowres.weight)
         if getattr(model, "proposal_generator", None) is not None:
             fix_proposals(model, PROPOSALS, height, width)
     return model
