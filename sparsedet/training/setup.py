@@ -32,8 +32,9 @@ from ..files import locked, replacing
 def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
     """The frozen config of ``args.config_file`` and ``args.opts``; the run is within the block.
 
-    As detectron2's ``default_setup``, with two differences: within the block OUTPUT_DIR is closed
-    to other runs, and config.yaml there is written whole or not at all.
+    As detectron2's ``default_setup``, with three differences: within the block OUTPUT_DIR is closed
+    to other runs; config.yaml there is written whole or not at all; and an evaluation leaves the one
+    of the training as it is, for it may be the very file that was given, to be given again.
 
     Raises:
         InputError: as :func:`sparsedet.load_config`; where classes do not fit the model, a data set
@@ -60,9 +61,11 @@ def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
         if comm.is_main_process():
             for left in glob.glob(os.path.join(glob.escape(cfg.OUTPUT_DIR), "*.tmp")):
                 os.remove(left)  # by a run that was killed while it wrote
-            with replacing(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
-                with open(temporary, "w", encoding="utf-8") as file:
-                    file.write(cfg.dump())
+            config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+            if not (args.eval_only and os.path.exists(config)):
+                with replacing(config) as temporary:
+                    with open(temporary, "w", encoding="utf-8") as file:
+                        file.write(cfg.dump())
         _log(cfg, args)
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
         if not args.eval_only:

@@ -63,10 +63,16 @@ def test_train_resume_and_evaluate(run_tool, config, tmp_path):
     assert torch.load(out / "model_final.pth", weights_only=True)["iteration"] == 3
 
     # The checkpoint's own config.yaml is enough to evaluate it.
+    evaluate = ["--config-file", out / "config.yaml", "--eval-only"]
     weights = ("MODEL.WEIGHTS", out / "model_final.pth", "OUTPUT_DIR", tmp_path / "evaluated")
-    evaluate = ["--config-file", out / "config.yaml", "--eval-only", *weights]
-    assert run_tool("train_net.py", *evaluate)[0] == 0
+    assert run_tool("train_net.py", *evaluate, *weights)[0] == 0
     assert (tmp_path / "evaluated" / "inference" / "coco_instances_results.json").is_file()
+    assert (tmp_path / "evaluated" / "config.yaml").is_file()
+
+    # An evaluation in the same folder, here of a wrong file, leaves that config as it is.
+    before = (out / "config.yaml").read_text()
+    assert run_tool("train_net.py", *evaluate, "MODEL.WEIGHTS", out / "metrics.json")[0] == 1
+    assert (out / "config.yaml").read_text() == before
 
 
 def test_the_same_seed_gives_the_same_weights(run_tool, config, tmp_path):
