@@ -151,7 +151,7 @@ def parse_args() -> argparse.Namespace:
     ways = [bool(given), bool(args.plan), bool(args.uniform), args.max_drop is not None]
     if sum(ways) != 1:
         parser.error(
-            "give a target (such as --target-params 12.4x), --uniform, a --plan or --max-drop"
+            "give one of targets (such as --target-params 12.4x), --uniform, --plan and --max-drop"
         )
     if args.max_drop is None and (args.metric or args.on or args.unit):
         parser.error("--metric, --on and --for are for --max-drop")

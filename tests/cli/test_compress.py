@@ -204,8 +204,8 @@ def test_from_the_weights_alone(run_tool, dense, plan, tmp_path):
         (["--target-params", "0.5x"], 2, "0.5x is not a factor of at least 1"),
         (["--target-params", "nan"], 2, "nan is not a factor of at least 1"),
         (["--target-flops", "fast"], 2, "--target-flops: invalid factor value: 'fast'"),
-        ([], 2, "give a target (such as --target-params 12.4x), --uniform, a --plan or --max"),
-        (["--target-params", "2x", "--max-drop", 1], 2, "give a target"),
+        ([], 2, "give one of targets (such as --target-params 12.4x), --uniform, --plan and --max"),
+        (["--target-params", "2x", "--max-drop", 1], 2, "give one of targets"),
         (["--target-params", "2x", "--metric", "AP"], 2, "--metric, --on and --for are for --max"),
         (["--max-drop", -1], 2, "--max-drop must be 0 or more points"),
         (
@@ -217,7 +217,7 @@ def test_from_the_weights_alone(run_tool, dense, plan, tmp_path):
         (["--max-drop", 1, "--on", "shapes_tset"], 1, "'shapes_tset' is not registered"),
         (["--max-drop", 1, "--images", "nowhere"], 1, "nowhere: no such file or folder"),
         (["--max-drop", 1, "--metric", "PQ"], 1, "--metric PQ: this evaluation gives bbox/AP, "),
-        (["--target-params", "2x", "--plan", "plan.yaml"], 2, "give a target"),
+        (["--target-params", "2x", "--plan", "plan.yaml"], 2, "give one of targets"),
         (["--target-params", "2x", "--num-images", 0], 2, "--num-images must be at least 1"),
         (
             ["--target-params", "900x", "--include", "backbone.conv2_1", "--num-images", 1],
