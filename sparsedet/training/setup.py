@@ -33,8 +33,8 @@ def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
     """The frozen config of ``args.config_file`` and ``args.opts``; the run is within the block.
 
     As detectron2's ``default_setup``, with three differences: within the block OUTPUT_DIR is closed
-    to other runs; config.yaml there is written whole or not at all; and an evaluation leaves the one
-    of the training as it is, for it may be the very file that was given, to be given again.
+    to other runs; config.yaml there is written whole or not at all; and an evaluation leaves one
+    that is there as it is, for it may be the very file that was given, to be given again.
 
     Raises:
         InputError: as :func:`sparsedet.load_config`; where classes do not fit the model, a data set
