@@ -243,9 +243,10 @@ def open_video(path: str) -> cv2.VideoCapture:
     if not live and not os.path.isfile(path):
         raise InputError(f"{path}: no such file")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what it says is no help to a user
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    log = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has no module for it
+    level = log.setLogLevel(0)  # silent
     video = cv2.VideoCapture(int(path) if live and path.isdecimal() else path)
-    cv2.utils.logging.setLogLevel(level)
+    log.setLogLevel(level)
     if not video.isOpened():
         what = "no camera or stream" if live else "not a video"
         raise InputError(f"{shown_name(path)}: {what} that OpenCV can read")
