@@ -49,7 +49,7 @@ class Moments:
             rows = slice(first, first + STRIP)
             self._xx[rows, first:] += x[:, rows].T @ x[:, first:]
         self._yx += y.T @ x
-        self._yy += y.square().sum(dtype=torch.double)
+        self._yy += y.square().sum()
         self._x += x.sum(0)
         self._y += y.sum(0)
 
