@@ -33,6 +33,10 @@ def model():
     )
 
 
+def _samples(calls):
+    return sum(len(outputs) for _, outputs in calls)
+
+
 def _task():
     coarse = torch.randn(BATCHES, 1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     return Task([F.interpolate(x, size=(24, 24), mode="bicubic") for x in coarse], answers=["8"])
@@ -55,6 +59,22 @@ def test_layers_that_become_narrower_are_fitted_to_the_outputs_that_they_keep(mo
     plan = {"0": LayerPlan((4,), "whole", out_channels=9), "2": LayerPlan(out_channels=10)}
     alone, after = copy.deepcopy(model), copy.deepcopy(model)
     expected = calibrate_(alone, plan, task)
+    assert calibrate_(after, plan, task, recording=found.recording) == expected
+    for a, b in zip(alone.state_dict().values(), after.state_dict().values()):
+        assert torch.equal(a, b)
+
+
+def test_a_recording_of_too_few_samples_is_made_anew(model, monkeypatch):
+    """A fully connected layer that only becomes narrower is fitted to more than a compact one."""
+    monkeypatch.setattr("sparsedet.compress.fit.ROWS", 3)
+    task = _task()
+    links, _ = find_links(model, task)
+    found = profile_layers(model, task, exclude=["8"], every=3, links=links, record=True)
+    assert not found.recording.serves(["6"]) and found.recording.serves(["0", "2", "8"])
+    plan = {"2": LayerPlan(out_channels=10)}  # which "6" reads
+    alone, after = copy.deepcopy(model), copy.deepcopy(model)
+    expected = calibrate_(alone, plan, task)
+    assert expected.layers["6"].samples == BATCHES > sum(map(_samples, found.recording.calls["6"]))
     assert calibrate_(after, plan, task, recording=found.recording) == expected
     for a, b in zip(alone.state_dict().values(), after.state_dict().values()):
         assert torch.equal(a, b)
