@@ -63,9 +63,8 @@ def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
                 os.remove(left)  # by a run that was killed while it wrote
             config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
             if not (args.eval_only and os.path.exists(config)):
-                with replacing(config) as temporary:
-                    with open(temporary, "w", encoding="utf-8") as file:
-                        file.write(cfg.dump())
+                with replacing(config) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                    file.write(cfg.dump())
         _log(cfg, args)
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
         if not args.eval_only:
