@@ -1,6 +1,6 @@
 """Stages, bounds, memory, and rows of a benchmark side by side."""
 
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_model
 from PIL import Image
 
-from sparsedet.benchmark import machine
+from sparsedet.benchmark import machine, stages
 from sparsedet.benchmark.counting import count_multiply_adds
 from sparsedet.benchmark.machine import Machine, measure_machine
 from sparsedet.benchmark.memory import peak_rss_mb
@@ -23,7 +23,7 @@ from sparsedet.reports.benchmark import benchmark_table, plot_benchmark, speedup
 
 @BACKBONE_REGISTRY.register()
 class DenseAndSparse(Backbone):
-    """3 to 8 channels at stride 4, then a sparse fusion to 16; slow enough to see."""
+    """3 to 8 channels at stride 4, then a sparse fusion to 16."""
 
     def __init__(self, cfg, input_shape):
         super().__init__()
@@ -31,7 +31,6 @@ class DenseAndSparse(Backbone):
         self.second = SparseFusionConv2d(8, 16, 3, padding=1, pattern="rows", ranks=(2, 3))
 
     def forward(self, x):
-        time.sleep(0.02)
         return {"last": self.second(self.first(x).relu()).relu()}
 
     def output_shape(self):
@@ -58,23 +57,38 @@ def _call(model, height=48, width=64, batch=1):
 
 
 @torch.no_grad()
-def test_stages_add_up_to_the_whole():
+def test_each_stage_has_its_time_and_nothing_is_left_out(monkeypatch):
+    """On a clock that the parts of the model move, by so many seconds each."""
     model = _model()
-    call = _call(model)
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(stages, "now", lambda: clock.now)
 
-    def slow_call():
-        time.sleep(0.03)
-        call()
+    def takes(seconds):
+        def move(*args):
+            clock.now += seconds
 
-    call()
-    start = time.perf_counter()
-    times = time_stages(model, slow_call)
-    whole = 1000 * (time.perf_counter() - start)
+        return move
+
+    for part, seconds in (
+        ("backbone.first", 1),
+        ("backbone.second", 2),
+        ("proposal_generator.rpn_head.conv", 4),
+        ("proposal_generator.anchor_generator", 8),
+        ("roi_heads.box_pooler.level_poolers.0", 16),
+        ("roi_heads.box_head.fc1", 32),
+        ("roi_heads.box_predictor.cls_score", 64),
+    ):
+        model.get_submodule(part).register_forward_hook(takes(seconds))
+
+    def hooks():
+        return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+
+    registered = hooks()
+    before, call, after = takes(128), _call(model), takes(256)
+    times = time_stages(model, lambda: (before(), call(), after()))
     assert tuple(times) == STAGES
-    assert all(ms > 0 for ms in times.values())
-    assert 0.9 * whole < sum(times.values()) <= whole
-    assert times["preprocess"] >= 30 and times["backbone"] >= 20
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert times == dict(zip(STAGES, (128e3, 3e3, 4e3, 8e3, 16e3, 96e3, 256e3)))
+    assert hooks() == registered
 
 
 @torch.no_grad()
