@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
 
@@ -33,11 +33,11 @@ def main() -> None:
     print("| reader | " + " | ".join(ENDS) + " |\n|" + "---|" * (len(ENDS) + 1), flush=True)
     failures = []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        runs = [pool.submit(alone, name, args.cases, args.keep) for name in names]
-        for name, run in zip(names, runs):
+        runs = {pool.submit(alone, name, args.cases, args.keep): name for name in names}
+        for run in as_completed(runs):  # a row as soon as it is there: the whole takes long
             counts, failed = run.result()
             row = " | ".join(str(counts[end]) for end in ENDS)
-            print(f"| {name} | {row} |", flush=True)
+            print(f"| {runs[run]} | {row} |", flush=True)
             failures += failed
     print("", *failures, sep="\n")
     sys.exit(bool(failures))

@@ -16,6 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 
 
+@cache  # two readers want one for every case
 def pictures() -> list[bytes]:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     deep = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)
