@@ -21,7 +21,7 @@ from ..extras import require
 from ..files import LOCK, working_folder
 from ..runtime.classifier import ClassifierInfo
 from ..runtime.detector import preprocess
-from ..runtime.engines import missing_operator
+from ..runtime.engines import missing_operator, openvino_core
 from ..runtime.labels import Labels
 from ..runtime.model_info import KEY, ModelInfo
 from ..runtime.seal import seal
@@ -191,7 +191,7 @@ def save_graph(traced: str, path: str, info: ModelInfo | ClassifierInfo) -> None
         # convert_model simplifies the graph: int8 loads in half of the time and runs no slower. But
         # after it OpenVINO 2026.4 runs RoIAlign in bf16 on another layout, 20 times slower.
         simplify = info.precision == "int8"
-        read = openvino.convert_model if simplify else openvino.Core().read_model
+        read = openvino.convert_model if simplify else openvino_core(path).read_model
         try:
             converted = read(traced)
         except RuntimeError as error:

@@ -74,12 +74,11 @@ class _Broken(torch.utils.data.Dataset):
 
 
 def test_also_from_a_process_and_from_a_data_loader(ends):
-    """Spawned: to fork what may have loaded several engines is to ask for a crash."""
     with pytest.raises(torch.multiprocessing.ProcessRaisedException) as caught:
-        torch.multiprocessing.start_processes(_diverge, nprocs=1, start_method="spawn")
+        torch.multiprocessing.start_processes(_diverge, nprocs=1, start_method="fork")
     assert "at iteration 3 the loss is not" in ends(caught.value)
 
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     loader = torch.utils.data.DataLoader(_Broken(), num_workers=1, multiprocessing_context=context)
     with pytest.raises(InputError) as caught:
         next(iter(loader))

@@ -1,17 +1,125 @@
-"""Layers timed in two engines, in a process of their own.
+"""Layers and models that are timed in the engine in which they will run."""
 
-After the cases, which load graph after graph in both engines beside torch, a process that forked
-crashed (SIGSEGV in a thread of the engines): docs/reliability.md, "Engines beside PyTorch".
-"""
-
-import subprocess
+import copy
 import sys
-from pathlib import Path
 
-CASES = Path(__file__).with_name("engine_cases.py")
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sparsedet.api import compress_
+from sparsedet.compress import LayerPlan, LayerProfile, Option, Profile, Task, layer_times
+from sparsedet.compress.engine import PYTORCH
+from sparsedet.compress.layer_times import measure_latency
+from sparsedet.compress.surgery import compact_twin
+from sparsedet.detection.load import load_model
+from sparsedet.detection.task import DetectionTask
+from sparsedet.errors import InputError
+from sparsedet.exporting.engine import engine_of
+from sparsedet.runtime.engines import PRECISIONS
+
+ENGINES = ["onnxruntime", "openvino"]
+PLAN = {"backbone.conv3_1": {"pattern": "rows", "ranks": [8, 8]}}
 
 
-def test_engine_cases():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    run = subprocess.run([*command, str(CASES)], capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stdout
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(layer_times, "SECONDS", 0)
+    monkeypatch.setattr(layer_times, "ROUNDS", 1)
+
+
+@pytest.fixture(scope="module")
+def detector(kitchen):
+    return load_model(kitchen / "config.yaml", kitchen / "model.pth")
+
+
+def image(height=64, width=96):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    return {"image": pixels, "height": height, "width": width}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@torch.no_grad()
+def test_a_layer_runs_there_as_in_pytorch_at_every_size(detector, name):
+    engine = engine_of(name, detector)
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 16, 3, padding=1)
+    sparse = compact_twin(conv, LayerPlan((4, 4), "checkerboard"), project=True)
+    for layer in (conv, sparse):
+        run, inputs = engine.layer(layer, [torch.randn(1, 6, n, 9) for n in (8, 5)])
+        for x in inputs:
+            expected = layer(torch.from_numpy(x)).amax((2, 3))
+            np.testing.assert_allclose(run(x)[0].reshape(1, -1), expected, atol=1e-5)
+    run, inputs = engine.layer(nn.Linear(6, 4), [torch.randn(0, 6), torch.randn(3, 6)])
+    assert [run(x)[0].shape for x in inputs] == [(3, 4)]
+    run, inputs = engine.layer(conv, [torch.randn(0, 6, 5, 5)])
+    assert inputs == []
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_plan_is_timed_there_and_the_whole_foretold(detector, name):
+    model = copy.deepcopy(detector)
+    result = compress_(model, batches=[[image()], [image()]], plan=PLAN, engine=name)
+    before, after = result.layers["backbone.conv3_1"].milliseconds
+    assert before > 0 and after > 0 and result.engine == f"{name} f32"
+    whole = result.milliseconds[0] - before + after
+    assert result.predicted_milliseconds == pytest.approx(max(whole, 0))
+    assert f"in {name} f32; " in str(result) and "was predicted" in str(result)
+    assert all(not m.training for m in model.modules())
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_options_cost_there_and_the_rest(detector, name, monkeypatch):
+    """On a clock of ours: by its order, what runs takes 1, 2 or 4 milliseconds."""
+    order = []
+
+    def milliseconds(function, inputs):
+        assert not isinstance(function, nn.Module)  # PyTorch would run the module itself
+        for x in inputs:
+            function(x)
+        if function not in order:
+            order.append(function)
+        return 2.0 ** order.index(function)
+
+    monkeypatch.setattr(layer_times, "milliseconds", milliseconds)
+    layer = "backbone.conv3_1"
+    options = [Option(None, 9216, 0.0), Option(LayerPlan((8, 8), "rows"), 2816, 0.1)]
+    profile = Profile({layer: LayerProfile(1.0, options)}, 1, 1.0)
+    task = DetectionTask([[image()]], detector.cfg)
+    cost = measure_latency(detector, profile, task, engine=engine_of(name, detector))
+    assert [cost.layer(layer, option.plan) for option in options] == [1, 2] and cost.rest == 4 - 1
+
+
+def test_pytorch_is_the_default(detector):
+    assert engine_of("eager", detector) is PYTORCH
+
+
+@pytest.mark.parametrize(
+    "engine, message",
+    [
+        ("tensorrt", "--engine tensorrt: there is no such engine; one of eager, onnxruntime, op"),
+        ("eager:bf16", "--engine eager:bf16: eager has no such precision; one of f32"),
+        ("onnxruntime:int8", "--engine onnxruntime:int8: onnxruntime has no such precision; one "),
+        ("openvino:f8", "openvino has no such precision; one of f32, bf16"),
+    ],
+)
+def test_engines_and_precisions_that_are_not_there(detector, engine, message):
+    with pytest.raises(InputError, match=message) as caught:
+        compress_(detector, batches=[[image()]], plan=PLAN, engine=engine)
+    assert "\n" not in str(caught.value)
+    assert PRECISIONS == {"onnxruntime": ("f32",), "openvino": ("f32", "bf16")}
+
+
+def test_an_engine_that_is_not_installed_names_its_extra(detector, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    message = r'--engine openvino needs openvino: pip install "sparsedet\[openvino\]"'
+    with pytest.raises(InputError, match=message):
+        compress_(detector, batches=[[image()]], plan=PLAN, engine="openvino")
+
+
+def test_a_model_that_has_no_exported_form():
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
+    with pytest.raises(InputError, match="a Sequential cannot be exported"):
+        compress_(model, task=Task([torch.rand(1, 3, 9, 9)]), params=2, engine="onnxruntime")

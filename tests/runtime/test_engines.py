@@ -1,6 +1,8 @@
 """What an engine computes in."""
 
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsedet.errors import InputError
+from sparsedet.runtime import engines
 from sparsedet.runtime.detector import Detector
-from sparsedet.runtime.engines import load_graph
+from sparsedet.runtime.engines import load_graph, openvino_core
 
+ROOT = Path(__file__).parents[2]
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 IMAGE = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
@@ -33,10 +37,10 @@ def product(tmp_path):
 
 
 def test_openvino_computes_in_bf16_where_that_is_asked_for_and_can_be(product):
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     exact = IMAGE @ WEIGHTS
     plain, _, _ = load_graph(product, "openvino", 1)[0](IMAGE)
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core("").get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(InputError, match="openvino: this processor does not compute in bf16$"):
             load_graph(product, "openvino", 1, "bf16")
         return
@@ -52,9 +56,28 @@ def test_a_precision_that_is_not_there(product, monkeypatch):
     with pytest.raises(InputError, match="openvino does not compute in 'int8'; one of f32, bf16$"):
         Detector(product, "openvino", precision="int8")
     core = SimpleNamespace(get_property=lambda device, name: ["FP32", "INT8"])
-    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr(engines, "openvino_core", lambda what: core)
     with pytest.raises(InputError, match="openvino: this processor does not compute in bf16$"):
         Detector(product, "openvino", precision="bf16")
+
+
+SIGNALLED = """
+import os, signal, sys
+from sparsedet.runtime.engines import load_graph
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+first, second = (load_graph(sys.argv[1], "openvino", 1) for _ in range(2))
+del first
+del second
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_openvino_files_were_let_go(product):
+    """As Ctrl-C is; and Python hears of the end of each process that it started by a signal."""
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", SIGNALLED, product]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (run.returncode, run.stdout) == (0, "handled\n"), run.stderr
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
