@@ -14,11 +14,20 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
+from sparsedet.compress import layer_times
 from sparsedet.data import generate_shapes
 from sparsedet.detection.config import load_config
 from sparsedet.detection.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_rounds():
+    """A layer is timed a few times, not for a while: no test looks at how long it takes here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_times, "SECONDS", 0)
+        yield
 
 
 @pytest.fixture

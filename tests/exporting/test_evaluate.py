@@ -93,16 +93,28 @@ def registered(tmp_path):
         MetadataCatalog.remove(name)
 
 
-def exported(kind, path):
-    """A small model of a kind, and its file."""
+def model_of(kind):
     opts = ["TEST.KEYPOINT_OKS_SIGMAS", [0.1] * len(KEYPOINTS), "INPUT.MASK_FORMAT", "bitmask"]
-    model = small_model(kind, *opts)
-    names = {"rpn": ["object"], "sem": []}.get(kind[:3], NAMES)
-    export_graph(
-        model, str(path), class_names=names, min_size=96, max_size=144, input_format="BGR",
-        labels=model_labels(model.cfg, model, names),
-    )  # fmt: skip
-    return Predictor.of(model), Detector(path)
+    return small_model(kind, *opts)
+
+
+@pytest.fixture(scope="module")
+def file_of(tmp_path_factory):
+    """The file of a small model of a kind, made once."""
+    folder, made = tmp_path_factory.mktemp("exported"), {}
+
+    def file(kind):
+        if kind not in made:
+            model, path = model_of(kind), str(folder / f"{len(made)}.onnx")
+            names = {"rpn": ["object"], "sem": []}.get(kind[:3], NAMES)
+            export_graph(
+                model, path, class_names=names, min_size=96, max_size=144, input_format="BGR",
+                labels=model_labels(model.cfg, model, names),
+            )  # fmt: skip
+            made[kind] = path
+        return made[kind]
+
+    return file
 
 
 # The metrics, and what of them the model reaches that found the truth.
@@ -122,8 +134,8 @@ FOUND = {
 
 
 @pytest.mark.parametrize("kind", FOUND)
-def test_what_the_file_gives_is_evaluated(kind, registered, tmp_path):
-    predictor, detector = exported(kind, tmp_path / "model.onnx")
+def test_what_the_file_gives_is_evaluated(kind, registered, file_of):
+    predictor, detector = Predictor.of(model_of(kind)), Detector(file_of(kind))
     pytorch, found, apart = evaluate_export(predictor, detector, registered(kind, predictor))
     names, least = FOUND[kind]
     assert pytorch.keys() == found.keys() == names
@@ -134,9 +146,9 @@ def test_what_the_file_gives_is_evaluated(kind, registered, tmp_path):
     assert (apart.semantic is not None) == ("mIoU" in names)
 
 
-def test_another_order_of_things(registered, tmp_path):
+def test_another_order_of_things(registered, file_of):
     """The classes of a file are matched by name, those of its segments too."""
-    predictor, detector = exported("panoptic", tmp_path / "model.onnx")
+    predictor, detector = Predictor.of(model_of("panoptic")), Detector(file_of("panoptic"))
     dataset = registered("panoptic", predictor)
     detector.info.class_names.reverse()
     moved = predictor.model.class_names = NAMES[::-1]
@@ -156,10 +168,9 @@ def test_another_order_of_things(registered, tmp_path):
     ],
 )
 def test_another_kind_or_other_names_are_refused(
-    kind, other, changes, message, registered, tmp_path
+    kind, other, changes, message, registered, file_of
 ):
-    predictor = exported(kind, tmp_path / "model.onnx")[0]
-    detector = exported(other, tmp_path / "other.onnx")[1]
+    predictor, detector = Predictor.of(model_of(kind)), Detector(file_of(other))
     with pytest.raises(InputError, match=message) as caught:
         evaluate_export(predictor, detector, registered(kind, predictor, **changes))
     assert "\n" not in str(caught.value)
