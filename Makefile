@@ -45,7 +45,7 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile --durations=10 tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n 3 --dist loadfile --durations=10 tests
 
 kill: setup
 	SPARSEDET_KILLS=20 $(BIN)/python -m pytest -q -rs --durations=10 -m "thorough or not thorough" tests/kill
