@@ -21,8 +21,10 @@ def _run(errors, arguments, environment, ignore_interrupts):
     os.chdir(errors.parent)
     for number, path in enumerate((os.devnull, os.devnull, errors)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
-    if ignore_interrupts:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whatever these tests were started from: what runs in the background may ignore them.
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN if ignore_interrupts else signal.default_int_handler
+    )
     os.environ.update(environment)
     sys.argv = arguments
     if arguments[0].endswith(".py"):
