@@ -191,7 +191,7 @@ def save_graph(traced: str, path: str, info: ModelInfo | ClassifierInfo) -> None
         # convert_model simplifies the graph: int8 loads in half of the time and runs no slower. But
         # after it OpenVINO 2026.4 runs RoIAlign in bf16 on another layout, 20 times slower.
         simplify = info.precision == "int8"
-        read = openvino.convert_model if simplify else openvino_core(path).read_model
+        read = openvino.convert_model if simplify else openvino_core(openvino).read_model
         try:
             converted = read(traced)
         except RuntimeError as error:

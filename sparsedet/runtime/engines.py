@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from threading import Lock
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,11 @@ def _onnxruntime(path: str, threads: int | None, precision: str) -> tuple[Graph,
     return lambda image: tuple(session.run(None, {"image": image})), metadata
 
 
-def openvino_core(what: str) -> Any:
+_core: Any = None
+_one_at_a_time = Lock()
+
+
+def openvino_core(openvino: ModuleType) -> Any:
     """The ``openvino.Core`` of this process: the only one, which is never released.
 
     In the thread in which it loads its CPU device, a Core replaces the stack of signal handlers,
@@ -81,23 +86,15 @@ def openvino_core(what: str) -> Any:
     which they were made, the second puts back a stack that is gone with the first; the next signal
     that Python handles, of Ctrl-C or of a process that ends, then ends this process (SIGSEGV).
     Seen in OpenVINO 2026.4.1, in its class SigAltStackSetup.
-
-    Args:
-        what: needs it, for the message where OpenVINO is not installed.
     """
     global _core
-    openvino = require_engine("openvino", what)
     with _one_at_a_time:
         _core = _core or openvino.Core()
     return _core
 
 
-_core: Any = None
-_one_at_a_time = Lock()
-
-
 def _openvino(path: str, threads: int | None, precision: str) -> tuple[Graph, str]:
-    core = openvino_core(f"{path}: running it")
+    core = openvino_core(require_engine("openvino", f"{path}: running it"))
     # Without bf16 it would compute in f32, and not say so.
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise InputError("openvino: this processor does not compute in bf16")

@@ -37,10 +37,10 @@ def product(tmp_path):
 
 
 def test_openvino_computes_in_bf16_where_that_is_asked_for_and_can_be(product):
-    pytest.importorskip("openvino")
+    openvino = pytest.importorskip("openvino")
     exact = IMAGE @ WEIGHTS
     plain, _, _ = load_graph(product, "openvino", 1)[0](IMAGE)
-    if "BF16" not in openvino_core("").get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core(openvino).get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(InputError, match="openvino: this processor does not compute in bf16$"):
             load_graph(product, "openvino", 1, "bf16")
         return
@@ -56,7 +56,7 @@ def test_a_precision_that_is_not_there(product, monkeypatch):
     with pytest.raises(InputError, match="openvino does not compute in 'int8'; one of f32, bf16$"):
         Detector(product, "openvino", precision="int8")
     core = SimpleNamespace(get_property=lambda device, name: ["FP32", "INT8"])
-    monkeypatch.setattr(engines, "openvino_core", lambda what: core)
+    monkeypatch.setattr(engines, "openvino_core", lambda openvino: core)
     with pytest.raises(InputError, match="openvino: this processor does not compute in bf16$"):
         Detector(product, "openvino", precision="bf16")
 
