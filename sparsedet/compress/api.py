@@ -62,14 +62,14 @@ def compress_(
     if sensitivities is None and (request.calibrate or plan is None):
         sensitivities = task.sensitivities(model, progress)
         notes += unweighed(sensitivities)
-    sensitivities = sensitivities or {}
+    sensitivities, found = sensitivities or {}, None
     laps.end("sensitivities")
     if plan is None:
         planner = Planner(model, task, request, sensitivities, progress, engine)
         plan, more = planner.plan(request.targets)
-        recording = planner.profile.recording
+        recording, found = planner.profile.recording, planner.found
         notes += more
-    plan, links = with_readers(plan, model, task)
+    plan, links = with_readers(plan, model, task, found)
     entries = plan_to_entries(plan, model)
     laps.end("planning")
     times = time_layers(model, plan, task.deployed, progress, engine)

@@ -71,8 +71,8 @@ def calibrate_(
     parameters = count_parameters(model)
     modes = {module: module.training for module in model.modules()}
     with evaluating(model):
-        survey = Survey(model, layers, task.batches, task.forward)
-        _check_not_read(survey)
+        survey = task.survey(model)
+        _check_not_read(survey, layers)
         check_positions(model, layers, task)
         narrow = narrow_layers(model, plan, links, task, sensitivities)
         starts = {**layers, **narrow.starts}
@@ -84,6 +84,7 @@ def calibrate_(
         fits = {
             name: layer_fit(starts[name], twins[name], metrics.get(name, Sensitivity()))
             for name in survey.outputs
+            if name in layers
         }
         fits = {name: fit for name, fit in fits.items() if fit}
         dense = [name for name, fit in fits.items() if isinstance(fit, DenseFit)]
@@ -125,9 +126,8 @@ def project_(model: nn.Module, plan: Plan, task: Task) -> Result:
     """
     layers = planned_layers(model, plan)
     parameters = count_parameters(model)
-    with evaluating(model):
-        survey = Survey(model, layers, task.batches, task.forward)
-    _check_not_read(survey)
+    survey = task.survey(model)
+    _check_not_read(survey, layers)
     sparsify_(model, plan)
     results = {}
     for name in _in_order(plan, survey):
@@ -145,8 +145,8 @@ def _take_modes(new: nn.Module, old: nn.Module, modes: Mapping[nn.Module, bool])
             inside[name].training = modes[module]
 
 
-def _check_not_read(survey: Survey) -> None:
-    for name in sorted(survey.read):
+def _check_not_read(survey: Survey, layers: Mapping[str, nn.Module]) -> None:
+    for name in sorted(survey.read & layers.keys()):
         raise InputError(
             f"{name}: something else than the layer itself reads its weights, so it cannot be "
             "replaced: leave it out"

@@ -13,8 +13,8 @@ OUTPUTS = 512
 (Johnson and Lindenstrauss), and the search is bound by the memory that they take."""
 
 
-class ChannelChoice:
-    """Channels in the order in which a greedy search keeps them.
+def greedy_order(statistics: Statistics, blocks: torch.Tensor, most: int) -> list[int]:
+    """The channels in the order in which a greedy search keeps them, the first ``most`` of them.
 
     Of all channels that are not kept yet, the one is next with which the layer, its weights then
     fitted anew, explains most of its dense outputs: forward selection of whole blocks of columns, a
@@ -24,39 +24,46 @@ class ChannelChoice:
     Args:
         statistics: of the layer's patches and outputs, regularised.
         blocks: (channels, numbers) the columns of a patch that belong to each channel.
-        most: how many channels to order; the rest is left out.
+    """
+    columns, size = blocks.flatten(), blocks.shape[1]
+    # Float32 is enough to choose by. Rows are the numbers of a patch, channel by channel.
+    xx = statistics.xx.float()[columns][:, columns]
+    left = _combined(statistics.yx).float().T[columns]  # what is not explained yet
+    inner = torch.stack([xx[i : i + size, i : i + size] for i in range(0, len(xx), size)])
+    floor = torch.eye(size).to(xx) * xx.diagonal().mean() * torch.finfo(xx.dtype).eps * 10
+    factor = xx.new_zeros(most * size, len(xx))
+    order: list[int] = []
+    for step in range(most):
+        roots = torch.linalg.cholesky_ex(inner + floor).L
+        parts = left.unflatten(0, blocks.shape)
+        gains = (torch.cholesky_inverse(roots) * (parts @ parts.mT)).sum((1, 2))
+        gains = gains.nan_to_num(-1.0)
+        gains[order] = -1.0
+        best = int(gains.argmax())
+        order.append(best)
+        rows = slice(best * size, (best + 1) * size)
+        done = factor[: step * size]
+        row = torch.addmm(xx[rows], done[:, rows].T, done, alpha=-1)
+        row = torch.linalg.solve_triangular(roots[best], row, upper=False)
+        explained = torch.linalg.solve_triangular(roots[best], parts[best], upper=False)
+        factor[step * size : (step + 1) * size] = row
+        left.addmm_(row.T, explained, alpha=-1)
+        spread = row.T.unflatten(0, blocks.shape)
+        inner -= spread @ spread.mT
+    return order
 
-    Attributes:
-        order: of the channels, the first to keep first.
+
+class ChannelChoice:
+    """What a layer does with some of the channels that it reads, and the best weights for them.
+
+    Args:
+        statistics: of the layer's patches and outputs, regularised.
+        blocks: (channels, numbers) the columns of a patch that belong to each channel.
+        order: of channels, the first to keep first.
     """
 
-    def __init__(self, statistics: Statistics, blocks: torch.Tensor, most: int):
-        self.statistics, self.blocks = statistics, blocks
-        columns, size = blocks.flatten(), blocks.shape[1]
-        # Float32 is enough to choose by. Rows are the numbers of a patch, channel by channel.
-        xx = statistics.xx.float()[columns][:, columns]
-        left = _combined(statistics.yx).float().T[columns]  # what is not explained yet
-        inner = torch.stack([xx[i : i + size, i : i + size] for i in range(0, len(xx), size)])
-        floor = torch.eye(size).to(xx) * xx.diagonal().mean() * torch.finfo(xx.dtype).eps * 10
-        factor = xx.new_zeros(most * size, len(xx))
-        self.order: list[int] = []
-        for step in range(most):
-            roots = torch.linalg.cholesky_ex(inner + floor).L
-            parts = left.unflatten(0, blocks.shape)
-            gains = (torch.cholesky_inverse(roots) * (parts @ parts.mT)).sum((1, 2))
-            gains = gains.nan_to_num(-1.0)
-            gains[self.order] = -1.0
-            best = int(gains.argmax())
-            self.order.append(best)
-            rows = slice(best * size, (best + 1) * size)
-            done = factor[: step * size]
-            row = torch.addmm(xx[rows], done[:, rows].T, done, alpha=-1)
-            row = torch.linalg.solve_triangular(roots[best], row, upper=False)
-            explained = torch.linalg.solve_triangular(roots[best], parts[best], upper=False)
-            factor[step * size : (step + 1) * size] = row
-            left.addmm_(row.T, explained, alpha=-1)
-            spread = row.T.unflatten(0, blocks.shape)
-            inner -= spread @ spread.mT
+    def __init__(self, statistics: Statistics, blocks: torch.Tensor, order: Sequence[int]):
+        self.statistics, self.blocks, self.order = statistics, blocks, list(order)
 
     def weights(self, count: int, dtype: torch.dtype = torch.double) -> torch.Tensor:
         """(C, D): the best weights for the first ``count`` channels, zero for all others."""

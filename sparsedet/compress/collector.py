@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .candidates import can_fuse
-from .channels import ChannelChoice, channel_blocks
+from .channels import ChannelChoice, channel_blocks, greedy_order
 from .curves import Option, convolution_options, linear_options
 from .fit import ROWS
 from .low_rank import white_variance
@@ -103,14 +103,18 @@ class Collector:
             group.regularize_(weight.to(group.xx))
         return statistics
 
-    def channels(self, count: int, most: int) -> ChannelChoice:
+    def channels(self, count: int, most: int, order: Sequence[int] = ()) -> ChannelChoice:
         """Of ``count`` channels of the layer that this one reads, the order in which to keep them.
 
         Args:
             most: how many of them to order.
+            order: of so many or more, if it is known.
         """
         inputs, taps = channels_of(self.layer)[0], self.layer.weight[0, 0].numel()
-        return ChannelChoice(self.statistics[0], channel_blocks(taps, count, inputs), most)
+        statistics, blocks = self.statistics[0], channel_blocks(taps, count, inputs)
+        if len(order) < most:
+            order = greedy_order(statistics, blocks, most)
+        return ChannelChoice(statistics, blocks, order[:most])
 
     def channel_errors(self, choice: ChannelChoice, counts: Sequence[int]) -> list[float]:
         """What is lost with so many channels, as a share of the variance of the outputs.

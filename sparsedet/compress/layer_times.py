@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
@@ -16,11 +16,9 @@ from ..hooks import evaluating
 from ..timing import milliseconds, take_turns
 from .curves import Option
 from .engine import PYTORCH, Engine
-from .observe import observe
 from .plan import LayerPlan, Plan, channels_of, planned_channels
 from .profile import Profile
 from .surgery import compact_twin, planned_layers
-from .survey import COUNTED_BATCHES
 from .targets import Cost
 from .task import Task
 
@@ -62,16 +60,17 @@ def measure_latency(
     costs: dict[tuple[str, LayerPlan | None], float] = {}
     measured: dict[tuple, tuple[float, dict[str | None, Curve]]] = {}
     with evaluating(model):
-        batch, inputs = _median_batch(model, layers, task)
+        survey = task.survey(model)
         for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
             _, *options = profile.layers[name].options
-            key = _shape(layers[name], options, inputs[name])
+            inputs = survey.inputs.get(name, [])
+            key = _shape(layers[name], options, inputs)
             if key not in measured:
-                measured[key] = _measure(layers[name], options, inputs[name], engine)
+                measured[key] = _measure(layers[name], options, inputs, engine)
             costs[name, None], curves = measured[key]
             for option in options:
                 costs[name, option.plan] = _interpolate(curves[option.plan.pattern], option.weights)
-        [whole] = _medians([(engine.model(model, task), [batch])])
+        [whole] = _medians([(engine.model(model, task), [survey.batch])])
     rest = whole - sum(costs[name, None] for name in layers)
     return Cost(lambda name, plan: costs[name, plan], max(rest, 0.0))
 
@@ -98,33 +97,12 @@ def time_layers(
     layers = planned_layers(model, plan)
     times = {}
     with evaluating(model):
-        _, inputs = _median_batch(model, layers, task)
+        inputs = task.survey(model).inputs
         for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
-            dense, compact = _time_forms(layers[name], [plan[name]], inputs[name], engine)
+            calls = inputs.get(name, [])
+            dense, compact = _time_forms(layers[name], [plan[name]], calls, engine)
             times[name] = dense, compact
     return times
-
-
-def _median_batch(
-    model: nn.Module, layers: Mapping[str, nn.Module], task: Task
-) -> tuple[Any, dict[str, list[torch.Tensor]]]:
-    """The median-sized of a few batches, and each layer's inputs there, as tensors without data."""
-    few = task.batches[:: -(-len(task.batches) // COUNTED_BATCHES)]
-    inputs: list[dict[str, list]] = [{name: [] for name in layers} for _ in few]
-
-    def visit(name):
-        def keep(batch, call, x):
-            inputs[batch][name].append(torch.empty_like(x, device="meta"))
-
-        return keep
-
-    for _ in observe(
-        model, few, task.forward, {layer: visit(name) for name, layer in layers.items()}
-    ):
-        pass
-    sizes = [sum(x.numel() for calls in seen.values() for x in calls) for seen in inputs]
-    middle = sorted(range(len(few)), key=sizes.__getitem__)[len(few) // 2]
-    return few[middle], inputs[middle]
 
 
 def _shape(layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.Tensor]) -> tuple:

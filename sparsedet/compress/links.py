@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -30,13 +30,19 @@ class Link:
     Attributes:
         reader: the name of that layer.
         channelwise: names of the modules on the way that have numbers for each channel.
+        order: of the channels, as far as it was sought; the first to keep comes first.
     """
 
     reader: str
     channelwise: tuple[str, ...] = ()
+    order: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
 
-def find_links(model: nn.Module, task: Task) -> tuple[dict[str, Link], dict[str, str]]:
+Found = tuple[dict[str, Link], dict[str, str]]
+"""Links by the names of layers; and for the others the reasons why they have none."""
+
+
+def find_links(model: nn.Module, task: Task) -> Found:
     """The link of each layer that has one; and for the others the reason why they have none.
 
     What reads an output is found from gradients on the first batch, every layer's output being cut

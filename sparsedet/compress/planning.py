@@ -9,19 +9,17 @@ from dataclasses import replace
 from torch import nn
 
 from ..errors import InputError
-from ..hooks import evaluating
 from .candidates import left_alone
 from .collector import EVERY
 from .engine import PYTORCH, Engine
 from .entries import read_plan, resolve_plan
 from .layer_times import measure_latency
-from .links import find_links
+from .links import Found, find_links
 from .plan import Plan
 from .profile import Profile, profile_layers
 from .request import Request
 from .result import Result
 from .sensitivity import Sensitivity
-from .survey import Survey
 from .targets import Cost, largest_factor, plan_for_targets
 from .task import Task
 
@@ -64,6 +62,7 @@ class Planner:
         progress: bool = False,
         engine: Engine = PYTORCH,
     ):
+        self.found: Found = find_links(model, task) if request.width else ({}, {})
         self.profile = profile_layers(
             model,
             task,
@@ -73,9 +72,11 @@ class Planner:
             sensitivities,
             progress,
             EVERY,
-            find_links(model, task)[0] if request.width else {},
+            self.found[0],
             record=request.calibrate,
         )
+        # Those of the profile know which channels to keep.
+        self.found[0].update({name: width.link for name, width in self.profile.widths.items()})
         self.costs: dict[str, Cost] = {}
         if "latency" in request.targets or request.no_slower:
             self.costs["latency"] = measure_latency(
@@ -150,9 +151,7 @@ def count_where_deployed(result: Result, model: nn.Module, task: Task) -> None:
     """
     if (deployed := task.deployed) is task:
         return
-    layers = {name: model.get_submodule(name) for name in result.layers}
-    with evaluating(model):
-        survey = Survey(model, layers, deployed.batches, deployed.forward)
+    survey = deployed.survey(model)
     saved = 0.0
     for name, layer in result.layers.items():
         layer.outputs = survey.outputs.get(name, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from .links import Link
 from .plan import can_shrink, channels_of, choose_layers
 from .recording import Recording
 from .sensitivity import Sensitivity
-from .survey import Survey, count_parameters
+from .survey import count_parameters
 from .task import Task
 
 SEARCHED_PATTERNS = ("rows", "checkerboard", "quad", "cross", "whole")
@@ -125,9 +125,7 @@ def profile_layers(
     }
     linked = {*links, *(link.reader for link in links.values())}
     with evaluating(model):
-        survey = costs = Survey(model, {**layers, **answers}, task.batches, task.forward)
-        if (deployed := task.deployed) is not task:
-            costs = Survey(model, layers, deployed.batches, deployed.forward)
+        survey, costs = task.survey(model), task.deployed.survey(model)
         layers = {
             name: layers[name]
             for name in survey.outputs
@@ -159,14 +157,12 @@ def profile_layers(
                 if name in producers and collector.samples:
                     producer = producers[name]
                     count = channels_of(layers[producer])[1]
-                    widths[producer] = WidthProfile(
-                        links[producer], _width_options(collector, count)
-                    )
+                    widths[producer] = _width_profile(links[producer], collector, count)
                 bar.update()
     return Profile(profiles, count_parameters(model), costs.multiply_adds, widths, recording)
 
 
-def _width_options(collector: Collector, channels: int) -> list[WidthOption]:
+def _width_profile(link: Link, collector: Collector, channels: int) -> WidthProfile:
     """What a layer loses with fewer and fewer of the channels that it reads."""
     counts = sorted({int(share * channels) for share in NARROWER} - {0}, reverse=True)
     options = [WidthOption(channels, 0.0)]
@@ -174,4 +170,5 @@ def _width_options(collector: Collector, channels: int) -> list[WidthOption]:
         choice = collector.channels(channels, counts[0])
         errors = np.maximum.accumulate(collector.channel_errors(choice, counts)).tolist()
         options += [WidthOption(*pair) for pair in zip(counts, errors)]
-    return options
+        link = replace(link, order=tuple(choice.order))
+    return WidthProfile(link, options)

@@ -33,6 +33,8 @@ class Survey:
         before: multiply-adds that run before the last call of each layer.
         multiply_adds: of all convolutions and fully connected layers of the model.
         read: the layers whose weights something else reads, and which must therefore stay.
+        batch: the one of median size among the few.
+        inputs: of each layer that is called, what it gets in that batch, as tensors without data.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Survey:
         counted = batches[:: -(-len(batches) // COUNTED_BATCHES)]
         outputs: dict[str, int] = {}
         before: Counter = Counter()
+        inputs: list[dict[str, list[torch.Tensor]]] = []
         self.multiply_adds = done = 0
 
         def add_multiply_adds(module, args, output):
@@ -55,6 +58,7 @@ class Survey:
             def count(batch, call, x):
                 outputs[name] = outputs.get(name, 0) + count_patches(layers[name], x)
                 reached[name] = self.multiply_adds - done
+                shapes.setdefault(name, []).append(torch.empty_like(x, device="meta"))
 
             return count
 
@@ -62,13 +66,19 @@ class Survey:
         sizes = {m: (len(m.weight), m.weight.numel()) for m in multiplying}
         readers = _Readers(layers)
         reached: dict[str, int] = {}
+        shapes: dict[str, list[torch.Tensor]] = {}
         visits = {layer: visit(name) for name, layer in layers.items()}
         counting = (m.register_forward_hook(add_multiply_adds) for m in multiplying)
         with attached(counting), attached(readers.hooks()), readers:
             for _ in observe(model, counted, forward, visits):
                 before.update(reached)
                 reached.clear()
+                inputs.append(dict(shapes))
+                shapes.clear()
                 done = self.multiply_adds
+        sizes = [sum(x.numel() for calls in seen.values() for x in calls) for seen in inputs]
+        middle = sorted(range(len(counted)), key=sizes.__getitem__)[len(counted) // 2]
+        self.batch, self.inputs = counted[middle], inputs[middle]
         self.read = readers.found
         self.outputs = {name: total / len(counted) for name, total in outputs.items()}
         self.before = {name: total / len(counted) for name, total in before.items()}

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -15,16 +16,20 @@ from torch import nn
 from ..compat import tree_map
 from ..errors import InputError
 from ..files import replacing
-from ..hooks import attached
+from ..hooks import attached, evaluating
 from .candidates import dense_layers
 from .observe import Forward, call_model
 from .sensitivity import Sensitivity, output_sensitivities
+from .survey import Survey
 
 if TYPE_CHECKING:
     from .result import Result
 
 DIFFERENTIATED = 6
 """Sensitivities come from every sixth batch: there are hundreds of positions in each."""
+
+
+_Surveys = WeakKeyDictionary[nn.Module, tuple[list["ref[nn.Module]"], Survey]]
 
 
 class Task:
@@ -59,10 +64,12 @@ class Task:
             raise InputError("compression needs inputs to calibrate on, and there are none")
         self._forward, self._answers, self._fixed = forward, list(answers), list(fixed)
         self._recorded: dict[int, dict[tuple[int, int], Any]] = {}  # of a batch, by step and call
+        self._surveys: _Surveys = WeakKeyDictionary()
 
     def start(self, model: nn.Module) -> None:
-        """Called once with each dense model, before anything else: forget what others gave."""
+        """Called once with each dense model, before anything else: forget the others."""
         self._recorded.clear()
+        self._surveys.clear()
         if self.deployed is not self:
             self.deployed.start(model)
 
@@ -119,6 +126,15 @@ class Task:
                 raise InputError(f"answers: {name!r} is not a dense layer of the model")
         return self._answers
 
+    def survey(self, model: nn.Module) -> Survey:
+        """How a model uses its dense layers; looked at once, until :meth:`start` or it changes."""
+        modules, survey = self._surveys.get(model, ([], None))
+        if survey is None or [module() for module in modules] != list(model.modules()):
+            with evaluating(model):
+                survey = Survey(model, dense_layers(model), self.batches, self.forward)
+            self._surveys[model] = list(map(ref, model.modules())), survey
+        return survey
+
     def sensitivities(self, model: nn.Module, progress: bool = False) -> dict[str, Sensitivity]:
         """For each layer of the dense model, what its errors do to the answers."""
         layers = dense_layers(model)
@@ -135,6 +151,7 @@ class Task:
         """The same on other batches, of which nothing is recorded yet."""
         other = copy.copy(self)
         other.batches, other._recorded = list(batches), {}
+        other._surveys = WeakKeyDictionary()
         return other
 
     def pictures(self, models: Mapping[str, nn.Module]) -> list[np.ndarray]:

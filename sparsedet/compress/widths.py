@@ -11,11 +11,10 @@ from torch import nn
 from ..errors import InputError
 from .collector import EVERY, Collector, collected
 from .link_trial import input_columns
-from .links import Link, find_links
+from .links import Found, Link, find_links
 from .narrow import keep_channels, keep_outputs, read_fewer
 from .plan import LayerPlan, Plan, channels_of
 from .sensitivity import Sensitivity
-from .survey import Survey
 from .task import Task
 
 
@@ -24,8 +23,13 @@ def is_narrower(entry: LayerPlan) -> bool:
     return entry.in_channels is not None or entry.out_channels is not None
 
 
-def with_readers(plan: Plan, model: nn.Module, task: Task) -> tuple[Plan, dict[str, Link]]:
+def with_readers(
+    plan: Plan, model: nn.Module, task: Task, found: Found | None = None
+) -> tuple[Plan, dict[str, Link]]:
     """The plan with what follows from ``out_channels``: the reader's inputs, and the norms between.
+
+    Args:
+        found: what :func:`find_links` gives, where that is known.
 
     Returns:
         the plan, and what :func:`find_links` gives if any layer of it becomes narrower
@@ -35,7 +39,7 @@ def with_readers(plan: Plan, model: nn.Module, task: Task) -> tuple[Plan, dict[s
     """
     if not any(map(is_narrower, plan.values())):
         return plan, {}
-    links, reasons = find_links(model, task)
+    links, reasons = found or find_links(model, task)
     plan, inputs = dict(plan), {}
     for name, entry in list(plan.items()):
         if entry.out_channels is None:
@@ -107,11 +111,15 @@ def narrow_layers(
         return Narrowing(starts, kept, channelwise)
     producers = {links[name].reader: name for name in names}
     readers = {reader: model.get_submodule(reader) for reader in producers}
-    outputs = Survey(model, readers, task.batches, task.forward).outputs
-    for reader, collector in collected(model, readers, outputs, task, sensitivities, every=EVERY):
+    outputs = task.survey(model).outputs
+    # As a profile does, with the same images held out: the same plan then keeps the same channels.
+    for reader, collector in collected(
+        model, readers, outputs, task, sensitivities, readers, EVERY
+    ):
         producer = producers[reader]
         dense = model.get_submodule(producer)
-        choice = collector.channels(channels_of(dense)[1], plan[producer].out_channels)
+        count, order = plan[producer].out_channels, links[producer].order
+        choice = collector.channels(channels_of(dense)[1], count, order)
         kept[producer] = torch.tensor(sorted(choice.order))
         columns = input_columns(dense, collector.layer, kept[producer])
         starts[reader] = _reader(collector, choice.weights(len(choice.order)), columns)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from sparsedet.compress.channels import ChannelChoice, channel_blocks
+from sparsedet.compress.channels import ChannelChoice, channel_blocks, greedy_order
 from sparsedet.compress.moments import Moments
 
 TAPS, CHANNELS, OUTPUTS = 2, 6, 4
@@ -25,7 +25,11 @@ def samples():
 def choice(samples):
     moments = Moments()
     moments.add(*(x.clone() for x in samples))
-    return ChannelChoice(moments.statistics(), channel_blocks(TAPS, CHANNELS, CHANNELS), CHANNELS)
+    return _chosen(moments.statistics(), channel_blocks(TAPS, CHANNELS, CHANNELS), CHANNELS)
+
+
+def _chosen(statistics, blocks, most):
+    return ChannelChoice(statistics, blocks, greedy_order(statistics, blocks, most))
 
 
 def _error(samples, channels):
@@ -77,7 +81,7 @@ def test_channels_that_are_equal_or_silent():
     x[:, 5] = 0
     moments = Moments()
     moments.add(x.clone(), x @ torch.randn(3, 6).T)
-    choice = ChannelChoice(moments.statistics(), channel_blocks(1, 6, 6), 2)
+    choice = _chosen(moments.statistics(), channel_blocks(1, 6, 6), 2)
     assert {c % 2 for c in choice.order} == {0, 1} and 5 not in choice.order
     assert choice.errors([2]) == pytest.approx([0], abs=1e-6)
 
@@ -91,6 +95,6 @@ def test_many_outputs_are_looked_at_in_combinations(samples, monkeypatch):
         moments = Moments()
         moments.add(x.clone(), y.clone())
         known = moments.statistics()
-        choice = ChannelChoice(known, channel_blocks(TAPS, CHANNELS, CHANNELS), 3)
+        choice = _chosen(known, channel_blocks(TAPS, CHANNELS, CHANNELS), 3)
         errors[most] = _error((x, y), choice.order)
     assert errors[OUTPUTS] < 1.2 * errors[4 * OUTPUTS]

@@ -12,9 +12,9 @@ from sparsedet.compress.calibrate import calibrate_
 from sparsedet.compress.links import find_links
 from sparsedet.compress.plan import LayerPlan
 from sparsedet.compress.profile import profile_layers
+from sparsedet.compress.widths import with_readers
 
 BATCHES = 7
-SURVEYED = 4  # runs of a survey, which counts
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_profile_that_records_is_the_same_and_costs_one_run_of_each_batch(mode
     model.register_forward_pre_hook(lambda *_: runs.append(1))
     found = profile_layers(model, task, exclude=["8"], every=3, record=True)
     assert found == expected
-    assert len(runs) == SURVEYED + BATCHES
+    assert len(runs) == BATCHES  # what is counted was known
 
 
 def test_layers_that_become_narrower_are_fitted_to_the_outputs_that_they_keep(model):
@@ -60,6 +60,22 @@ def test_layers_that_become_narrower_are_fitted_to_the_outputs_that_they_keep(mo
     alone, after = copy.deepcopy(model), copy.deepcopy(model)
     expected = calibrate_(alone, plan, task)
     assert calibrate_(after, plan, task, recording=found.recording) == expected
+    for a, b in zip(alone.state_dict().values(), after.state_dict().values()):
+        assert torch.equal(a, b)
+
+
+def test_channels_that_a_profile_has_chosen_are_not_sought_again(model, monkeypatch):
+    task = _task()
+    found = find_links(model, task)
+    profile = profile_layers(model, task, exclude=["8"], every=3, links=found[0])
+    plan = {"0": LayerPlan((4,), "whole", out_channels=9), "2": LayerPlan(out_channels=10)}
+    plan, links = with_readers(plan, model, task, found)
+    alone, after = copy.deepcopy(model), copy.deepcopy(model)
+    expected = calibrate_(alone, plan, task, links=links)
+    known = {name: width.link for name, width in profile.widths.items()}
+    assert all(known[name].order for name in ("0", "2"))
+    monkeypatch.setattr("sparsedet.compress.collector.greedy_order", None)
+    assert calibrate_(after, plan, task, links=known) == expected
     for a, b in zip(alone.state_dict().values(), after.state_dict().values()):
         assert torch.equal(a, b)
 
