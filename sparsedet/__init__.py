@@ -16,6 +16,7 @@ _HOMES = {
     "Detections": "runtime.detections",
     "Detector": "runtime.detector",
     "model_zoo": "model_zoo",
+    "keep_freed_memory": "memory",
     # what compresses any torch module
     "Result": "compress",
     "Task": "compress",

@@ -50,6 +50,7 @@ from ..benchmark.side_by_side import benchmark
 from ..errors import InputError
 from ..exporting.engine import parse_engine
 from ..files import replacing
+from ..memory import keep_freed_memory
 from ..reports.benchmark import benchmark_table, plot_benchmark
 from ..timing import environment
 from .arguments import positive, threads
@@ -123,6 +124,7 @@ def _installed(text: str) -> tuple[str, str]:
 
 def main() -> None:
     args = parse_args()
+    keep_freed_memory()
     detectors = list(zip_longest(args.config_file, args.weights))
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -51,6 +51,7 @@ from ..exporting.engine import engine_of
 from ..exporting.exporter import PRECISIONS
 from ..files import locked, new_folder
 from ..max_drop import Search, find_metric, search_smallest
+from ..memory import keep_freed_memory
 from ..training.setup import check_presence
 from .arguments import positive
 from .model_arguments import calibration_parser, factor, model_config
@@ -178,6 +179,7 @@ def uniform(model: nn.Module, args: argparse.Namespace) -> dict[str, dict]:
 def main() -> None:
     """The command."""
     args = parse_args()
+    keep_freed_memory()
     folder = args.output if args.max_drop is None else search(args)
     if args.max_drop is None:
         compress(args)

@@ -31,6 +31,7 @@ import argparse
 from ..detection.classes import detected_class_names
 from ..detection.config import load_config
 from ..detection.predictor import Predictor
+from ..memory import keep_freed_memory
 from ..runtime.annotate import Annotator
 from .arguments import add_annotator_arguments, detection_parser, parse
 
@@ -51,6 +52,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    keep_freed_memory()
     annotator = Annotator(args.input, args.video_input, args.output)
     cfg = load_config(args.config_file, args.opts)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.confidence_threshold

@@ -20,6 +20,7 @@ import argparse
 from ..detection.predictor import Predictor
 from ..errors import InputError
 from ..exporting.evaluate import LEAST_SCORE, evaluate_export
+from ..memory import keep_freed_memory
 from ..reports.metrics import metrics_table
 from ..reports.tables import pipe_table
 from ..runtime.detector import Detector
@@ -51,6 +52,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """The command."""
     args = parse_args()
+    keep_freed_memory()
     if args.model:
         evaluate_beside(args)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,6 +27,10 @@ _BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 BANDED_STAGES = 2
 # The largest output in a band: a few of them fit in the last cache.
 BAND_BYTES = 8 * 2**20
+# For so many sizes of input a convolution keeps its weights packed: the levels of a pyramid, or the
+# first, the middle and the last band of a few images. What is packed for one size oneDNN packs anew
+# for another, on every call and slowly (docs/performance.md).
+SIZES = 8
 _RELUS = (F.relu, F.relu_, torch.relu, torch.relu_)
 
 
@@ -33,7 +38,8 @@ def optimize_for_inference(model: nn.Module, dtype: torch.dtype = torch.float32)
     """A copy of a detectron2 model that gives the same detections sooner.
 
     It is called as the model is. It cannot be trained, copied or moved to another device, and its
-    state dict is not the model's, so this comes last.
+    state dict is not the model's, so this comes last. On Linux, :func:`keep_freed_memory`, called
+    once, spares it what new memory costs.
 
     Args:
         model: with its weights, on its device. It is not changed.
@@ -122,7 +128,8 @@ def fuse_convolutions_(model: nn.Module) -> None:
 class _FusedConv2d(nn.Module):
     """A convolution, its bias and its ReLU in one pass over the output.
 
-    The operators are those that PyTorch's own compiler calls on CPUs.
+    Its weights are packed once for each size of input. The operators are those that PyTorch's own
+    compiler calls on CPUs.
     """
 
     def __init__(self, conv: nn.Conv2d, activation=None):
@@ -134,22 +141,19 @@ class _FusedConv2d(nn.Module):
         self.groups = conv.groups
         self.relu = _is_relu(activation)
         self.activation = None if self.relu else activation
-        # A plain attribute: to() cannot handle it as a parameter. The weights of a 1x1 convolution
-        # are used as they are: packed for one size of input, they would be packed anew for others
-        # on every call.
-        self.packed = conv.weight.detach()
-        if max(conv.kernel_size) > 1:
-            # The packing suits inputs of about this size best; any other is right too.
-            size = [1, conv.in_channels, 64, 64]
-            self.packed = compat.pack_convolution(conv.weight, self._geometry(), size)
+        weight, geometry = conv.weight.detach(), self._geometry()
+        self.packed = lru_cache(SIZES)(
+            lambda size: compat.pack_convolution(weight, geometry, list(size))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = compat.convolution(x, self.packed, self.bias, self._geometry(), self.relu)
+        weight = self.packed(x.shape)
+        x = compat.convolution(x, weight, self.bias, self._geometry(), self.relu)
         return x if self.activation is None else self.activation(x)
 
     def add_to(self, y: torch.Tensor, x: torch.Tensor) -> None:
         """Add the convolution of ``x`` to ``y``, which may be a slice of channels."""
-        compat.add_convolution_(y, x, self.packed, self.bias, self._geometry())
+        compat.add_convolution_(y, x, self.packed(x.shape), self.bias, self._geometry())
 
     def _geometry(self) -> tuple:
         return self.padding, self.stride, self.dilation, self.groups
@@ -172,6 +176,9 @@ class _FusedSparseConv2d(nn.Module):
         self.fusion = _FusedConv2d(layer.fusion, layer.activation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(self.sparse) == len(self.sparse[0]) == 1:  # one native convolution
+            [[conv]], [[extra]] = self.sparse, self.extra_padding
+            return self.fusion(conv(F.pad(x, extra) if any(extra) else x))
         height, width = (
             (length + 2 * padding - dilation * (size - 1) - 1) // stride + 1
             for length, (size, stride, padding, dilation) in zip(x.shape[-2:], self.geometry)

@@ -12,7 +12,7 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import build_backbone, build_model
 from torch import nn
 
-from sparsedet import add_sparsedet_config
+from sparsedet import add_sparsedet_config, compat
 from sparsedet.exporting import optimize
 from sparsedet.exporting.optimize import (
     fold_batch_norms_,
@@ -176,6 +176,24 @@ def test_an_odd_sweep_of_sparse_fusions():
         expected = model(x)
         fuse_convolutions_(model)
         _assert_close(model(x), expected)
+
+
+def test_weights_are_packed_once_for_each_size(monkeypatch):
+    pack, sizes = compat.pack_convolution, []
+
+    def counted(weight, geometry, size):
+        sizes.append(tuple(size))
+        return pack(weight, geometry, size)
+
+    monkeypatch.setattr(compat, "pack_convolution", counted)
+    model = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1)).requires_grad_(False)
+    dense = copy.deepcopy(model)
+    fuse_convolutions_(model)
+    images = [torch.randn(1, 8, side, side + 9) for side in range(2, 2 + 2 * optimize.SIZES)]
+    for x in [*images, *images[-optimize.SIZES :], *images[: -optimize.SIZES]]:
+        _assert_close(model(x), dense(x))
+    seen = [tuple(x.shape) for x in images]
+    assert sizes == [*seen, *seen[: -optimize.SIZES]]  # the last few are kept
 
 
 @pytest.mark.parametrize("features", [["conv5"], ["conv2", "conv4"], ["conv1", "pool5"], ["conv3"]])
