@@ -87,12 +87,17 @@ class Result:
 
     @property
     def predicted_milliseconds(self) -> float | None:
-        """Of the compact model, from the time of the dense one and those of the layers."""
+        """Of the compact model, from the time of the dense one and those of the layers.
+
+        By themselves the dense layers may take longer than in the model, in an engine that reorders
+        what goes in. All are then scaled, so that they take as long as the model.
+        """
         times = [layer.milliseconds for layer in self.layers.values()]
         if self.milliseconds is None or None in times:
             return None
-        saved = sum(before - after for before, after in filter(None, times))
-        return max(self.milliseconds[0] - saved, 0.0)
+        before, after = (sum(time[i] for time in times if time) for i in range(2))
+        whole = self.milliseconds[0]
+        return whole - before + after if before <= whole else whole * after / before
 
     def __str__(self) -> str:
         """Size, arithmetic and time before and after; the largest errors; what the stages took."""

@@ -116,6 +116,8 @@ def test_steps_of_a_search_are_shown_and_replaced(tmp_path):
     assert len(page.rows) == len(_Page(before).rows) + 3
 
 
-@pytest.mark.parametrize("milliseconds, predicted", [(None, None), ((50.0, 9.0), 13.5)])
+@pytest.mark.parametrize(
+    "milliseconds, predicted", [(None, None), ((50.0, 9.0), 13.5), ((21.0, 9.0), 21 * 5.5 / 42)]
+)
 def test_a_prediction_needs_the_time_of_the_whole(milliseconds, predicted):
     assert replace(RESULT, milliseconds=milliseconds).predicted_milliseconds == predicted
