@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep memory that is freed for what comes next, instead of giving it back.
 
     By default it maps every tensor of more than 32 MB anew, and the system clears each page of it
-    when it is first written. That takes half of the time of an R50-FPN's trunk at 600x1000
+    when it is first written. That takes a third of the time of an R50-FPN's trunk at 600x1000
     (docs/performance.md). It counts for the whole process, which keeps its largest size until it
     ends. Who sets malloc's own environment variables is obeyed instead.
 

@@ -24,35 +24,30 @@ for _ in range(4):
 """
 
 
-def _run(**variables):
-    environment = {name: x for name, x in os.environ.items() if not name.startswith("MALLOC_")}
-    found = subprocess.run(
-        [sys.executable, "-c", FAULTS],
-        env={**environment, **variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    kept, *faults = found.stdout.split()
-    return kept == "True", list(map(int, faults))
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
-def test_pages_are_cleared_once():
-    kept, (first, *_, last) = _run()
-    if not kept:
-        pytest.skip("not glibc's malloc")
-    assert last < first / 20
-
-
-def test_malloc_as_the_user_has_set_it():
-    assert _run(MALLOC_ARENA_MAX="2")[0] is False
-    assert _run(GLIBC_TUNABLES="glibc.malloc.arena_max=2")[0] is False
-
-
-def test_a_library_without_the_setting(monkeypatch):
+@pytest.fixture
+def unset(monkeypatch):
     for name in [*os.environ]:
         if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES":
             monkeypatch.delenv(name)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_pages_are_cleared_once(unset):
+    command = [sys.executable, "-c", FAULTS]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept, first, *_, last = found.stdout.split()
+    if kept == "False":
+        pytest.skip("not glibc's malloc")
+    assert int(last) < int(first) / 20
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+def test_malloc_as_the_user_has_set_it(unset, monkeypatch, name):
+    monkeypatch.setenv(name, "2")
+    monkeypatch.setattr("ctypes.CDLL", None)  # nobody asks for the library
+    assert keep_freed_memory() is False
+
+
+def test_a_library_without_the_setting(unset, monkeypatch):
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert keep_freed_memory() is False

@@ -62,7 +62,7 @@ class Planner:
         progress: bool = False,
         engine: Engine = PYTORCH,
     ):
-        self.found: Found = find_links(model, task) if request.width else ({}, {})
+        self.found: Found | None = find_links(model, task) if request.width else None
         self.profile = profile_layers(
             model,
             task,
@@ -72,11 +72,11 @@ class Planner:
             sensitivities,
             progress,
             EVERY,
-            self.found[0],
+            self.found[0] if self.found else {},
             record=request.calibrate,
         )
-        # Those of the profile know which channels to keep.
-        self.found[0].update({name: width.link for name, width in self.profile.widths.items()})
+        if self.found:  # the links of the profile know which channels to keep
+            self.found[0].update({n: width.link for n, width in self.profile.widths.items()})
         self.costs: dict[str, Cost] = {}
         if "latency" in request.targets or request.no_slower:
             self.costs["latency"] = measure_latency(

@@ -178,7 +178,7 @@ class _FusedSparseConv2d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if len(self.sparse) == len(self.sparse[0]) == 1:  # one native convolution
             [[conv]], [[extra]] = self.sparse, self.extra_padding
-            return self.fusion(conv(F.pad(x, extra) if any(extra) else x))
+            return self.fusion(conv(_pad(x, extra)))
         height, width = (
             (length + 2 * padding - dilation * (size - 1) - 1) // stride + 1
             for length, (size, stride, padding, dilation) in zip(x.shape[-2:], self.geometry)
@@ -187,8 +187,12 @@ class _FusedSparseConv2d(nn.Module):
         parts = outputs.split(self.ranks, dim=1)
         for convs, extra_padding, part in zip(self.sparse, self.extra_padding, parts):
             for conv, extra in zip(convs, extra_padding):
-                conv.add_to(part, F.pad(x, extra) if any(extra) else x)
+                conv.add_to(part, _pad(x, extra))
         return self.fusion(outputs)
+
+
+def _pad(x: torch.Tensor, extra: tuple[int, ...]) -> torch.Tensor:
+    return F.pad(x, extra) if any(extra) else x  # by nothing, it would copy
 
 
 def run_early_stages_in_bands_(model: nn.Module) -> None:

@@ -44,7 +44,7 @@ from sparsedet.compress.fit import DenseFit, wanted_samples
 from sparsedet.compress.observe import observe
 from sparsedet.compress.patches import count_patches, take_patches, weight_matrix
 from sparsedet.compress.sensitivity import Sensitivity
-from sparsedet.compress.survey import Sample, Survey, count_parameters
+from sparsedet.compress.survey import Sample, count_parameters
 from sparsedet.detection.config import compact_config
 from sparsedet.detection.load import load_model
 from sparsedet.detection.task import DetectionTask
@@ -238,8 +238,7 @@ def prune_into(folder: str, args: argparse.Namespace) -> None:
     if compact_layers(model):
         raise InputError(f"{args.config_file}: the model is compressed already: prune a dense one")
     task = DetectionTask.from_images(cfg, args.images, args.num_images, progress=True)
-    layers = layers_to_prune(model)
-    survey = Survey(model, layers, task.batches, task.forward)
+    survey = task.survey(model)
     dense = copy.deepcopy(model)
     before = survey.multiply_adds, count_parameters(model)
     rest = survey.multiply_adds - multiply_adds(model, survey.outputs)
