@@ -148,10 +148,11 @@ class Task:
         )
 
     def on(self, batches: Iterable[Any]) -> Task:
-        """The same on other batches, of which nothing is recorded yet."""
+        """The same on other batches, of which nothing is recorded or known yet."""
         other = copy.copy(self)
         other.batches, other._recorded = list(batches), {}
         other._surveys = WeakKeyDictionary()
+        vars(other).pop("deployed", None)  # what a subclass keeps is of these batches
         return other
 
     def pictures(self, models: Mapping[str, nn.Module]) -> list[np.ndarray]:

@@ -88,6 +88,15 @@ def test_at_the_size_of_the_test_nothing_is_enlarged(detector, photos):
     assert deployed.deployed is deployed
 
 
+def test_other_images_are_deployed_in_their_own_sizes(detector):
+    """Also where those of the first have been looked at."""
+    wide, high = ([{"image": torch.zeros(3, *size)}] for size in ((96, 129), (129, 96)))
+    task = DetectionTask([wide], detector.cfg)
+    [[first]] = task.deployed.batches
+    [[other]] = task.on([high]).deployed.batches
+    assert first["image"].shape == (3, 192, 258) and other["image"].shape == (3, 258, 192)
+
+
 def test_the_longer_side_shrinks_in_proportion(detector, tmp_path, picture):
     Image.fromarray(picture(60, 240)).save(tmp_path / "wide.png")
     [[image]] = load_images(detector.cfg, str(tmp_path), 1, min_size=96)
