@@ -34,9 +34,9 @@ class LowRankLinear(nn.Module):
         if self.expand.bias is not None:
             nn.init.zeros_(self.expand.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in_features) to (..., out_features)."""
-        return self.expand(self.reduce(x))
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) to (..., out_features); named as ``nn.Linear`` names it."""
+        return self.expand(self.reduce(input))
 
     @torch.no_grad()
     def rescale_(self, scale: torch.Tensor) -> None:

@@ -101,7 +101,7 @@ class SparseFusionConv2d(nn.Module):
         if self.fusion.bias is not None:
             nn.init.zeros_(self.fusion.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) to (N, out_channels, H', W'), as ``nn.Conv2d``.
 
         On a CPU the work is done in channels-last, in which convolutions this narrow run up to
@@ -109,6 +109,7 @@ class SparseFusionConv2d(nn.Module):
         as a dense convolution's: what follows may need it. So a network that is given
         channels-last images is not converted at every layer.
         """
+        x = input  # the name by which a model may give it
         # A part of a larger tensor is neither; what nn.Conv2d makes of it is plain.
         plain = x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last)
         if x.device.type == "cpu":

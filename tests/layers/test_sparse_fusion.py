@@ -188,6 +188,17 @@ def test_captured_graphs_take_other_sizes(capture):
         torch.testing.assert_close(captured(x), layer(x))
 
 
+@torch.no_grad()
+def test_the_input_may_be_given_by_the_name_that_it_has_in_torch():
+    low_rank = LowRankLinear(4, 6, rank=2)
+    for compact, dense, x in (
+        (_layer(), nn.Conv2d(6, 8, 3, padding=1), torch.randn(1, 6, 5, 5)),
+        (low_rank, nn.Linear(4, 6), torch.randn(3, 4)),
+    ):
+        assert dense(input=x).shape == compact(input=x).shape
+        assert torch.equal(compact(input=x), compact(x))
+
+
 def test_state_dict_and_deepcopy_round_trip():
     layer, x = _layer(), torch.randn(1, 6, 5, 5)
     twin = copy.deepcopy(layer)
