@@ -10,7 +10,7 @@ from torch import nn
 from ..hooks import evaluating
 from ..latency import compare_latency
 from ..timing import Laps
-from .calibrate import calibrate_, project_
+from .calibrate import calibrate_, check_not_read, project_
 from .engine import PYTORCH, Engine
 from .entries import plan_to_entries
 from .layer_times import time_layers
@@ -71,8 +71,9 @@ def compress_(
         notes += more
     plan, links = with_readers(plan, model, task, found)
     entries = plan_to_entries(plan, model)
+    check_not_read(task.deployed.survey(model), plan)
     laps.end("planning")
-    times = time_layers(model, plan, task.deployed, progress, engine)
+    times, rest = time_layers(model, plan, task.deployed, progress, engine)
     laps.end("timing layers")
 
     compact = copy.deepcopy(model)  # the model itself changes last, all at once
@@ -89,7 +90,7 @@ def compress_(
         result.pictures = task.pictures({"dense": model, "compact": compact})
     for name in times:
         result.layers[name].milliseconds = times[name]
-    result.engine = engine.name
+    result.engine, result.rest_milliseconds = engine.name, rest
     between = (name for entry in plan.values() for name in entry.channelwise)
     changed = {*plan, *task.answers(model), *between}
     replace_modules(

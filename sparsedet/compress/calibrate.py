@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -72,7 +72,7 @@ def calibrate_(
     modes = {module: module.training for module in model.modules()}
     with evaluating(model):
         survey = task.survey(model)
-        _check_not_read(survey, layers)
+        check_not_read(survey, layers)
         check_positions(model, layers, task)
         narrow = narrow_layers(model, plan, links, task, sensitivities)
         starts = {**layers, **narrow.starts}
@@ -127,7 +127,7 @@ def project_(model: nn.Module, plan: Plan, task: Task) -> Result:
     layers = planned_layers(model, plan)
     parameters = count_parameters(model)
     survey = task.survey(model)
-    _check_not_read(survey, layers)
+    check_not_read(survey, layers)
     sparsify_(model, plan)
     results = {}
     for name in _in_order(plan, survey):
@@ -145,8 +145,9 @@ def _take_modes(new: nn.Module, old: nn.Module, modes: Mapping[nn.Module, bool])
             inside[name].training = modes[module]
 
 
-def _check_not_read(survey: Survey, layers: Mapping[str, nn.Module]) -> None:
-    for name in sorted(survey.read & layers.keys()):
+def check_not_read(survey: Survey, layers: Collection[str]) -> None:
+    """Raises InputError where something else than such a layer reads its weights."""
+    for name in sorted(survey.read.intersection(layers)):
         raise InputError(
             f"{name}: something else than the layer itself reads its weights, so it cannot be "
             "replaced: leave it out"

@@ -27,6 +27,12 @@ class Engine:
         """What runs the layer, and the inputs in the form in which it takes them."""
         return layer, list(inputs)
 
+    def frame(
+        self, inputs: Sequence[torch.Tensor]
+    ) -> tuple[Callable[[Any], Any], list[Any]] | None:
+        """What runs with each layer that is timed on such inputs without being part of it."""
+        return None
+
     def model(self, model: nn.Module, task: Task) -> Callable[[Any], Any]:
         """What runs the whole model on a batch of the task."""
         return partial(task.forward, model)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import sub
 from statistics import median
 from typing import Any
 
@@ -58,7 +60,8 @@ def measure_latency(
     """
     layers = planned_layers(model, profile.layers)
     costs: dict[tuple[str, LayerPlan | None], float] = {}
-    measured: dict[tuple, tuple[float, dict[str | None, Curve]]] = {}
+    tiny: dict[str, float] = {}
+    measured: dict[tuple, tuple[float, float, dict[str | None, Curve]]] = {}
     with evaluating(model):
         survey = task.survey(model)
         for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
@@ -67,12 +70,11 @@ def measure_latency(
             key = _shape(layers[name], options, inputs)
             if key not in measured:
                 measured[key] = _measure(layers[name], options, inputs, engine)
-            costs[name, None], curves = measured[key]
+            costs[name, None], tiny[name], curves = measured[key]
             for option in options:
                 costs[name, option.plan] = _interpolate(curves[option.plan.pattern], option.weights)
-        [whole] = _medians([(engine.model(model, task), [survey.batch])])
-    rest = whole - sum(costs[name, None] for name in layers)
-    return Cost(lambda name, plan: costs[name, plan], max(rest, 0.0))
+        rest = _measure_rest(model, layers, tiny, task, engine)
+    return Cost(lambda name, plan: costs[name, plan], rest)
 
 
 @torch.no_grad()
@@ -82,8 +84,10 @@ def time_layers(
     task: Task,
     progress: bool = False,
     engine: Engine = PYTORCH,
-) -> dict[str, tuple[float, float]]:
-    """Milliseconds of each layer in a plan, (dense, compact), as :func:`measure_latency` has them.
+) -> tuple[dict[str, tuple[float, float]], float]:
+    """Milliseconds of each layer in a plan, (dense, compact), and of all the rest of the model.
+
+    They are measured as :func:`measure_latency` does it.
 
     Args:
         model: the dense model. It is left as it was.
@@ -95,14 +99,44 @@ def time_layers(
         InputError: a plan that does not fit the model.
     """
     layers = planned_layers(model, plan)
-    times = {}
+    times, tiny = {}, {}
     with evaluating(model):
         inputs = task.survey(model).inputs
         for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
-            calls = inputs.get(name, [])
-            dense, compact = _time_forms(layers[name], [plan[name]], calls, engine)
+            forms = [plan[name], _tiny(layers[name])]
+            dense, compact, tiny[name] = _time_forms(
+                layers[name], forms, inputs.get(name, []), engine
+            )
             times[name] = dense, compact
-    return times
+        return times, _measure_rest(model, layers, tiny, task, engine)
+
+
+def _tiny(layer: nn.Module) -> LayerPlan:
+    """A form that takes next to no time."""
+    if isinstance(layer, nn.Linear):
+        return LayerPlan((1,))
+    return LayerPlan((layer.groups,), "whole")
+
+
+def _measure_rest(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    tiny: Mapping[str, float],
+    task: Task,
+    engine: Engine,
+) -> float:
+    """Milliseconds of what runs in no layer: what tiny layers leave of a model of such ones.
+
+    It is little beside the dense layers, and what these leave of the dense model would be noise.
+
+    Args:
+        tiny: milliseconds of the tiny form of each layer.
+    """
+    twins = {x: compact_twin(x, _tiny(x), project=False) for x in layers.values()}
+    small = copy.deepcopy(model, {id(layer): twin for layer, twin in twins.items()})
+    task.finish(small)
+    [whole] = _rounds([(engine.model(small, task), [task.survey(model).batch])])
+    return max(median(whole) - sum(tiny.values()), 0.0)
 
 
 def _shape(layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.Tensor]) -> tuple:
@@ -113,8 +147,8 @@ def _shape(layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.T
 
 def _measure(
     layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.Tensor], engine: Engine
-) -> tuple[float, dict[str | None, Curve]]:
-    """Milliseconds of the dense layer, and against weights those of each pattern."""
+) -> tuple[float, float, dict[str | None, Curve]]:
+    """Milliseconds of the dense layer and of its tiny form; those of each pattern by weights."""
     by_pattern: dict[str | None, list[Option]] = {}
     for option in sorted(options, key=lambda option: option.weights):
         by_pattern.setdefault(option.plan.pattern, []).append(option)
@@ -123,13 +157,14 @@ def _measure(
         for some in by_pattern.values()
         for index in sorted({0, len(some) // 2, len(some) - 1})
     ]
-    dense, *compact = _time_forms(layer, [option.plan for option in timed], inputs, engine)
+    forms = [_tiny(layer), *(option.plan for option in timed)]
+    dense, tiny, *compact = _time_forms(layer, forms, inputs, engine)
     curves: dict[str | None, Curve] = {pattern: [] for pattern in by_pattern}
     for option, ms in zip(timed, compact):
         curve = curves[option.plan.pattern]
         # What has more weights takes no less time: less would be noise.
         curve.append((option.weights, max([ms, *(t for _, t in curve)])))
-    return dense, curves
+    return dense, tiny, curves
 
 
 def _interpolate(curve: Curve, weights: int) -> float:
@@ -146,13 +181,15 @@ def _time_forms(
 ) -> list[float]:
     """Milliseconds of a layer on all of its inputs: dense, and then under each plan.
 
+    What the engine needs around a layer alone is timed beside, and left out.
+
     Compact trunks run in channels-last on a CPU. So the compact forms get such tensors, as they
     will from the compact layers before them.
     """
     if not inputs:
         return [0.0] * (1 + len(plans))
     inputs = [torch.randn_like(x, device=layer.weight.device) for x in inputs]
-    runs = [engine.layer(layer, inputs)]
+    forms = [(layer, inputs)]
     conv = isinstance(layer, nn.Conv2d)
     if conv and layer.weight.device.type == "cpu":
         inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
@@ -162,11 +199,21 @@ def _time_forms(
             fewer = [x.narrow(axis, 0, count).clone() for x in inputs]  # in the format of all
         else:
             fewer = inputs
-        runs.append(engine.layer(compact_twin(layer, plan, project=False), fewer))
-    return _medians(runs)
+        forms.append((compact_twin(layer, plan, project=False), fewer))
+    runs = [engine.layer(form, x) for form, x in forms]
+    widths = [x[0].shape for _, x in forms]
+    frames = {width: engine.frame(x) for width, (_, x) in dict(zip(widths, forms)).items()}
+    around = {width: frame for width, frame in frames.items() if frame is not None}
+    times = _rounds([*runs, *around.values()])
+    frame_times = dict(zip(around, times[len(runs) :]))
+    nothing = (0.0,) * len(times[0])
+    return [
+        max(median(map(sub, time, frame_times.get(width, nothing))), 0.0)
+        for time, width in zip(times, widths)
+    ]
 
 
-def _medians(runs: Sequence[tuple[Callable, Sequence[Any]]]) -> list[float]:
-    """Milliseconds of each function on all of its inputs."""
+def _rounds(runs: Sequence[tuple[Callable, Sequence[Any]]]) -> list[tuple[float, ...]]:
+    """Milliseconds of each function on all of its inputs, in each round."""
     calls = [partial(milliseconds, *run) for run in runs]
-    return [median(times) for times in zip(*take_turns(calls, ROUNDS, SECONDS * len(runs)))]
+    return list(zip(*take_turns(calls, ROUNDS, SECONDS * len(runs))))

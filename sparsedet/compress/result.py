@@ -66,6 +66,7 @@ class Result:
         model: the compact model.
         task: what it was calibrated on.
         milliseconds: (before, after) for one batch, on this machine; None: not measured.
+        rest_milliseconds: of what is in no layer of the plan.
         engine: what it was timed in.
         plan: what each layer became, as ``plan.yaml`` has it.
         notes: what the reader should know, in lines.
@@ -79,6 +80,7 @@ class Result:
     model: nn.Module = field(repr=False, compare=False)
     task: Task = field(repr=False, compare=False)
     milliseconds: tuple[float, float] | None = None
+    rest_milliseconds: float | None = None
     engine: str = ""
     plan: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -87,17 +89,11 @@ class Result:
 
     @property
     def predicted_milliseconds(self) -> float | None:
-        """Of the compact model, from the time of the dense one and those of the layers.
-
-        By themselves the dense layers may take longer than in the model, in an engine that reorders
-        what goes in. All are then scaled, so that they take as long as the model.
-        """
+        """Of the compact model: the sum of its layers and the rest."""
         times = [layer.milliseconds for layer in self.layers.values()]
-        if self.milliseconds is None or None in times:
+        if self.rest_milliseconds is None or None in times:
             return None
-        before, after = (sum(time[i] for time in times if time) for i in range(2))
-        whole = self.milliseconds[0]
-        return whole - before + after if before <= whole else whole * after / before
+        return self.rest_milliseconds + sum(time[1] for time in times if time)
 
     def __str__(self) -> str:
         """Size, arithmetic and time before and after; the largest errors; what the stages took."""

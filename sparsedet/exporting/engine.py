@@ -51,16 +51,24 @@ class ExportedEngine(Engine):
     def layer(
         self, layer: nn.Module, inputs: Sequence[torch.Tensor]
     ) -> tuple[Callable[[np.ndarray], Any], list[np.ndarray]]:
-        """The layer exported by itself.
+        """The layer exported as it runs in a model.
 
-        Of the output of a convolution only the largest number in each channel leaves the graph:
-        to copy all out would take longer than many a layer.
+        An engine has the maps inside of a model in a format of its own. Into that one a map from
+        outside would have to be brought, and back: that takes as long as many a layer. So of what a
+        convolution reads only the first channel comes from outside, and a 1x1 convolution spreads
+        it over all; of what it gives, one position in 64 by 64 leaves the graph.
         """
         inputs = [x for x in inputs if x.numel()]
         if not inputs:  # as where a mask head gets no boxes
             return lambda x: None, []
         graph = self._load(lambda path: _trace_layer(layer, inputs, path))
-        return graph, [np.ascontiguousarray(x.detach().cpu().numpy()) for x in inputs]
+        return graph, [np.ascontiguousarray(_first_channel(x).cpu().numpy()) for x in inputs]
+
+    def frame(
+        self, inputs: Sequence[torch.Tensor]
+    ) -> tuple[Callable[[np.ndarray], Any], list[np.ndarray]] | None:
+        """The graph of :meth:`layer` without the layer, where that is a convolution."""
+        return self.layer(nn.Identity(), inputs) if inputs[0].dim() == 4 else None
 
     def model(self, model: nn.Module, task: Task) -> Callable[[Any], Any]:
         """The model exported; the images of a batch go through it one by one."""
@@ -119,24 +127,35 @@ def parse_engine(text: str, known: Mapping[str, Sequence[str]]) -> tuple[str, st
     return name, precision
 
 
-class _Alone(nn.Module):
-    def __init__(self, layer: nn.Module):
+class _Inside(nn.Module):
+    """A convolution between one that spreads a channel over ``channels``, and a pooling.
+
+    Of a 1x1 pooling no engine looks at what it passes over, and none brings its input elsewhere.
+    """
+
+    def __init__(self, layer: nn.Module, channels: int):
         super().__init__()
+        self.before = nn.Conv2d(1, channels, 1, bias=False)
+        nn.init.ones_(self.before.weight)
         self.layer = layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.layer(x)
-        return F.adaptive_max_pool2d(y, 1) if y.dim() == 4 else y
+        return F.max_pool2d(self.layer(self.before(x)), 1, stride=64)
+
+
+def _first_channel(x: torch.Tensor) -> torch.Tensor:
+    return x[:, :1] if x.dim() == 4 else x
 
 
 def _trace_layer(layer: nn.Module, inputs: Sequence[torch.Tensor], path: str) -> None:
     """Sizes are free, as in an exported model; where there is one image, their number is not."""
-    x = inputs[0].contiguous()
+    x = _first_channel(inputs[0]).contiguous()
     free = {0: "items"} if any(len(x) != 1 for x in inputs) else {}
     if x.dim() == 4:
         free |= {2: "rows", 3: "columns"}
+    graph = _Inside(layer, inputs[0].shape[1]) if x.dim() == 4 else layer
     with evaluating(layer):
-        trace(_Alone(layer), x, path, ["output"], {"image": free})
+        trace(graph, x, path, ["output"], {"image": free})
 
 
 def _trace_classifier(model: ImageClassifier, path: str) -> None:

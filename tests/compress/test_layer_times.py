@@ -56,6 +56,12 @@ def profile():
     return profile_layers(_model(), Task(_images(16, 16)), patterns=["rows", "checkerboard"])
 
 
+def _of_rank_1(layer):
+    """Weights of that form of a layer."""
+    inputs, outputs = layer.weight.shape[:2][::-1]
+    return inputs * layer.weight[0, 0].numel() + outputs
+
+
 def _weights(module):
     return sum(p.numel() for p in module.parameters() if p.dim() > 1)
 
@@ -136,25 +142,25 @@ def test_few_options_are_run_and_equal_layers_share_them(profile, work):
     batches = [torch.randn(1, 16, 8, 8)]
     cost = measure_latency(model, equal, Task(batches, lambda m, x: (m.first(x), m.second(x))))
     modules = {id(module) for module, _ in work.runs if isinstance(module, nn.Module)}
-    assert len(modules) == 1 + 2 * 3 and id(model.second) not in modules
+    assert len(modules) == 2 + 2 * 3 and id(model.second) not in modules
     assert cost.layer("first", None) == cost.layer("second", None) == 16 * 16 * 9 * 64
     smaller = profile.layers["second"].options[-1].plan
     assert cost.layer("second", smaller) < cost.layer("second", None)
 
 
 def test_the_rest_is_what_the_layers_leave_of_the_whole(profile, work):
-    dense = {
-        name: _weights(_model().get_submodule(name)) * positions
+    tiny = {
+        name: _of_rank_1(_model().get_submodule(name)) * positions
         for name, positions in _positions(16).items()
     }
-    work.whole = sum(dense.values()) + 1000.0
+    work.whole = sum(tiny.values()) + 1000.0
     assert measure_latency(_model(), profile, Task(_images(16))).rest == pytest.approx(1000.0)
     work.whole = 1.0
     assert measure_latency(_model(), profile, Task(_images(16))).rest == 0.0
 
 
 def test_more_weights_never_cost_less(work, monkeypatch):
-    times = {2: 4.0, 4: 3.0, 8: 9.0}  # milliseconds by rank, one of which is noise
+    times = {1: 0.5, 2: 4.0, 4: 3.0, 8: 9.0}  # milliseconds by rank, one of which is noise
     monkeypatch.setattr(layer_times, "milliseconds", lambda f, inputs: times[getattr(f, "rank", 8)])
     options = [Option(LayerPlan((rank,)), 40 * rank, 0.1) for rank in (8, 7, 4, 3, 2)]
     profile = Profile({"fc": LayerProfile(3.0, [Option(None, 384, 0.0), *options])}, 1, 1.0)
@@ -197,14 +203,18 @@ def test_times_of_a_plan(profile, work):
         "fc": LayerPlan((5,)),
         "unused": LayerPlan((2,)),
     }
-    assert time_layers(_model(), plan, Task(_images(16))) == {
+    tiny = (16 * 9 + 16) * 80 + (16 + 24) * 2
+    work.whole = tiny + 1000.0
+    times, rest = time_layers(_model(), plan, Task(_images(16)))
+    assert rest == 1000
+    assert times == {
         "head": (16 * 16 * 9 * 80, (4 * (16 * 6 + 16) + 3 * (16 * 3 + 16)) * 80),
         "fc": (16 * 24 * 2, 5 * (16 + 24) * 2),
         "unused": (0, 0),
     }
 
 
-def test_turns_and_medians(monkeypatch):
+def test_turns_and_rounds(monkeypatch):
     """On a clock that the functions themselves move."""
     clock, order = SimpleNamespace(now=0.0), []
     monkeypatch.setattr(timing, "now", lambda: clock.now)
@@ -219,11 +229,11 @@ def test_turns_and_medians(monkeypatch):
         return run
 
     inputs = [0.0, 0.25]
-    slow = layer_times._medians([(function("a", 1), inputs), (function("b", 2), inputs)])
-    assert slow == [2250.0, 4250.0]
+    slow = layer_times._rounds([(function("a", 1), inputs), (function("b", 2), inputs)])
+    assert slow == [(102250.0, *[2250.0] * 4), (4250.0,) * 5]
     assert order == ["a", "a", "b", "b"] * (1 + layer_times.ROUNDS)
     order[:] = ["before"] * 5
-    assert layer_times._medians([(function("c", 1 / 256), [0.0])]) == [1000 / 256]
+    assert layer_times._rounds([(function("c", 1 / 256), [0.0])]) == [(1000 / 256,) * 64]
     assert order[5:] == ["c"] * (1 + 64)
 
 

@@ -47,10 +47,17 @@ def test_a_layer_runs_there_as_in_pytorch_at_every_size(detector, name):
     conv = nn.Conv2d(6, 16, 3, padding=1)
     sparse = compact_twin(conv, LayerPlan((4, 4), "checkerboard"), project=True)
     for layer in (conv, sparse):
-        run, inputs = engine.layer(layer, [torch.randn(1, 6, n, 9) for n in (8, 5)])
-        for x in inputs:
-            expected = layer(torch.from_numpy(x)).amax((2, 3))
-            np.testing.assert_allclose(run(x)[0].reshape(1, -1), expected, atol=1e-5)
+        run, inputs = engine.layer(layer, [torch.randn(1, 6, n, 99) for n in (80, 5)])
+        frame, framed = engine.frame([torch.randn(1, 6, n, 99) for n in (80, 5)])
+        assert (
+            [x.shape for x in inputs]
+            == [x.shape for x in framed]
+            == [(1, 1, 80, 99), (1, 1, 5, 99)]
+        )
+        for x in inputs:  # one channel, spread over all that the layer reads
+            read = torch.from_numpy(x).expand(-1, 6, -1, -1)
+            for graph, expected in ((run, layer(read)), (frame, read)):
+                np.testing.assert_allclose(graph(x)[0], expected[..., ::64, ::64], atol=1e-5)
     run, inputs = engine.layer(nn.Linear(6, 4), [torch.randn(0, 6), torch.randn(3, 6)])
     assert [run(x)[0].shape for x in inputs] == [(3, 4)]
     run, inputs = engine.layer(conv, [torch.randn(0, 6, 5, 5)])
@@ -60,11 +67,10 @@ def test_a_layer_runs_there_as_in_pytorch_at_every_size(detector, name):
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_plan_is_timed_there_and_the_whole_foretold(detector, name):
     model = copy.deepcopy(detector)
-    result = compress_(model, batches=[[image()], [image()]], plan=PLAN, engine=name)
+    result = compress_(model, batches=[[image(256, 384)]] * 2, plan=PLAN, engine=name)
     before, after = result.layers["backbone.conv3_1"].milliseconds
     assert before > 0 and after > 0 and result.engine == f"{name} f32"
-    whole = result.milliseconds[0]
-    expected = whole - before + after if before <= whole else whole * after / before
+    expected = result.rest_milliseconds + after
     assert result.predicted_milliseconds == pytest.approx(expected)
     assert f"in {name} f32; " in str(result) and "was predicted" in str(result)
     assert all(not m.training for m in model.modules())
@@ -72,7 +78,7 @@ def test_a_plan_is_timed_there_and_the_whole_foretold(detector, name):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_what_options_cost_there_and_the_rest(detector, name, monkeypatch):
-    """On a clock of ours: by its order, what runs takes 1, 2 or 4 milliseconds."""
+    """On a clock of ours: dense layer, sparse one, their frame, the whole model."""
     order = []
 
     def milliseconds(function, inputs):
@@ -81,7 +87,7 @@ def test_what_options_cost_there_and_the_rest(detector, name, monkeypatch):
             function(x)
         if function not in order:
             order.append(function)
-        return 2.0 ** order.index(function)
+        return [9.0, 3.0, 5.0, 2.0, 20.0][order.index(function)]
 
     monkeypatch.setattr(layer_times, "milliseconds", milliseconds)
     layer = "backbone.conv3_1"
@@ -89,7 +95,8 @@ def test_what_options_cost_there_and_the_rest(detector, name, monkeypatch):
     profile = Profile({layer: LayerProfile(1.0, options)}, 1, 1.0)
     task = DetectionTask([[image()]], detector.cfg)
     cost = measure_latency(detector, profile, task, engine=engine_of(name, detector))
-    assert [cost.layer(layer, option.plan) for option in options] == [1, 2] and cost.rest == 4 - 1
+    assert [cost.layer(layer, option.plan) for option in options] == [9 - 2, 5 - 2]
+    assert cost.rest == 20 - (3 - 2)
 
 
 def test_pytorch_is_the_default(detector):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
-import pytest
 from PIL import Image
 from torch import nn
 
@@ -25,7 +24,7 @@ LAYERS = {
 }  # fmt: skip
 RESULT = Result(
     LAYERS, (137060000, 11050000), (42.3e9, 10.575e9), nn.Module(), Task([None]),
-    milliseconds=(100.0, 60.0), engine="openvino bf16", notes=["1 < 2"],
+    milliseconds=(100.0, 60.0), rest_milliseconds=58.0, engine="openvino bf16", notes=["1 < 2"],
     pictures=[np.full((40, 60, 3), (250, 10, 20), np.uint8)],
 )  # fmt: skip
 
@@ -82,7 +81,6 @@ def test_the_numbers_of_the_result_and_names_as_they_are(tmp_path):
     assert hostile[-1] == "a <b>note</b>" and "12.00 → 3.00" in hostile
     assert not {"script", "b", "link", "a"} & set(page.tags)
     assert "1 < 2" in page.text
-    # 100 less the 36.5 that the layers save.
     assert "medians in openvino bf16" in page.text and "63.50 ms were predicted" in page.text
 
 
@@ -116,8 +114,6 @@ def test_steps_of_a_search_are_shown_and_replaced(tmp_path):
     assert len(page.rows) == len(_Page(before).rows) + 3
 
 
-@pytest.mark.parametrize(
-    "milliseconds, predicted", [(None, None), ((50.0, 9.0), 13.5), ((21.0, 9.0), 21 * 5.5 / 42)]
-)
-def test_a_prediction_needs_the_time_of_the_whole(milliseconds, predicted):
-    assert replace(RESULT, milliseconds=milliseconds).predicted_milliseconds == predicted
+def test_a_prediction_takes_the_time_of_the_rest():
+    assert RESULT.predicted_milliseconds == 58 + 3 + 2.5
+    assert replace(RESULT, rest_milliseconds=None).predicted_milliseconds is None
