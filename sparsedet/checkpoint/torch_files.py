@@ -48,7 +48,8 @@ def read_torch(path: str) -> Any:
         legacy = file.read(len(LEGACY)) == LEGACY
         file.seek(0)
         _look_through_legacy(file) if legacy else _look_through_zip(file)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    # Mapped, what nobody asks for is never in memory: an optimizer holds as much as the model.
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=not legacy)
 
 
 def read_outline(file: IO[bytes]) -> Any:

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from torch import nn
 
 from sparsedet.checkpoint import PREPROCESSING, SparseDetCheckpointer
+from sparsedet.checkpoint.state_dicts import read_checkpoint
 from sparsedet.errors import InputError
 
 
@@ -186,3 +189,22 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="model.pth: cannot be written: No space left"):
         checkpointer.save("model")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_what_is_beside_the_weights_takes_no_memory(tmp_path):
+    path = str(tmp_path / "model.pth")
+    beside = {"momentum": torch.zeros(50_000_000)}
+    torch.save({"model": {"weight": torch.arange(6.0)}, "optimizer": beside}, path)
+    del beside
+
+    def own_memory():  # bytes
+        status = Path("/proc/self/status").read_text().splitlines()
+        [line] = [line for line in status if line.startswith("RssAnon")]
+        return 1024 * int(line.split()[1])
+
+    before = own_memory()
+    data = read_checkpoint(path)
+    assert own_memory() - before < 50e6  # of 200e6
+    assert torch.equal(data["model"]["weight"], torch.arange(6.0))
+    assert data["optimizer"]["momentum"].shape == (50_000_000,)
