@@ -64,22 +64,10 @@ def test_a_layer_runs_there_as_in_pytorch_at_every_size(detector, name):
     assert inputs == []
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_a_plan_is_timed_there_and_the_whole_foretold(detector, name):
-    model = copy.deepcopy(detector)
-    result = compress_(model, batches=[[image(256, 384)]] * 2, plan=PLAN, engine=name)
-    before, after = result.layers["backbone.conv3_1"].milliseconds
-    assert before > 0 and after > 0 and result.engine == f"{name} f32"
-    expected = result.rest_milliseconds + after
-    assert result.predicted_milliseconds == pytest.approx(expected)
-    assert f"in {name} f32; " in str(result) and "was predicted" in str(result)
-    assert all(not m.training for m in model.modules())
-
-
-@pytest.mark.parametrize("name", ENGINES)
-def test_what_options_cost_there_and_the_rest(detector, name, monkeypatch):
-    """On a clock of ours: dense layer, sparse one, their frame, the whole model."""
-    order = []
+@pytest.fixture
+def clock(monkeypatch):
+    """What runs first takes the first of these milliseconds, what runs next the second, ..."""
+    times, order = [], []
 
     def milliseconds(function, inputs):
         assert not isinstance(function, nn.Module)  # PyTorch would run the module itself
@@ -87,16 +75,34 @@ def test_what_options_cost_there_and_the_rest(detector, name, monkeypatch):
             function(x)
         if function not in order:
             order.append(function)
-        return [9.0, 3.0, 5.0, 2.0, 20.0][order.index(function)]
+        return times[order.index(function)]
 
     monkeypatch.setattr(layer_times, "milliseconds", milliseconds)
+    return times
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_plan_is_timed_there_and_the_whole_foretold(detector, name, clock):
+    dense, compact, tiny, frame, tiny_model = clock[:] = [9.0, 5.0, 3.0, 2.0, 20.0]
+    model = copy.deepcopy(detector)
+    result = compress_(model, batches=[[image()], [image()]], plan=PLAN, engine=name)
+    times = result.layers["backbone.conv3_1"].milliseconds
+    assert times == (dense - frame, compact - frame) and result.engine == f"{name} f32"
+    assert result.predicted_milliseconds == tiny_model - (tiny - frame) + (compact - frame)
+    assert f"in {name} f32; 22 was predicted" in str(result)
+    assert all(not m.training for m in model.modules())
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_options_cost_there_and_the_rest(detector, name, clock):
+    dense, tiny, sparse, frame, tiny_model = clock[:] = [9.0, 3.0, 5.0, 2.0, 20.0]
     layer = "backbone.conv3_1"
     options = [Option(None, 9216, 0.0), Option(LayerPlan((8, 8), "rows"), 2816, 0.1)]
     profile = Profile({layer: LayerProfile(1.0, options)}, 1, 1.0)
     task = DetectionTask([[image()]], detector.cfg)
     cost = measure_latency(detector, profile, task, engine=engine_of(name, detector))
-    assert [cost.layer(layer, option.plan) for option in options] == [9 - 2, 5 - 2]
-    assert cost.rest == 20 - (3 - 2)
+    assert [cost.layer(layer, x.plan) for x in options] == [dense - frame, sparse - frame]
+    assert cost.rest == tiny_model - (tiny - frame)
 
 
 def test_pytorch_is_the_default(detector):
