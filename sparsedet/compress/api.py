@@ -71,7 +71,7 @@ def compress_(
         notes += more
     plan, links = with_readers(plan, model, task, found)
     entries = plan_to_entries(plan, model)
-    check_not_read(task.deployed.survey(model), plan)
+    check_not_read(task.deployed.survey(model), plan)  # timing runs the model without them
     laps.end("planning")
     times, rest = time_layers(model, plan, task.deployed, progress, engine)
     laps.end("timing layers")

@@ -28,9 +28,9 @@ class Engine:
         return layer, list(inputs)
 
     def frame(
-        self, inputs: Sequence[torch.Tensor]
+        self, layer: nn.Module, inputs: Sequence[torch.Tensor]
     ) -> tuple[Callable[[Any], Any], list[Any]] | None:
-        """What runs with each layer that is timed on such inputs without being part of it."""
+        """What runs with such a layer on such inputs without being part of it; None: nothing."""
         return None
 
     def model(self, model: nn.Module, task: Task) -> Callable[[Any], Any]:

@@ -200,9 +200,9 @@ def _time_forms(
         else:
             fewer = inputs
         forms.append((compact_twin(layer, plan, project=False), fewer))
-    runs = [engine.layer(form, x) for form, x in forms]
+    runs = [engine.layer(*form) for form in forms]
     widths = [x[0].shape for _, x in forms]
-    frames = {width: engine.frame(x) for width, (_, x) in dict(zip(widths, forms)).items()}
+    frames = {width: engine.frame(*form) for width, form in dict(zip(widths, forms)).items()}
     around = {width: frame for width, frame in frames.items() if frame is not None}
     times = _rounds([*runs, *around.values()])
     frame_times = dict(zip(around, times[len(runs) :]))

@@ -17,6 +17,7 @@ from ..compress.engine import PYTORCH, Engine
 from ..errors import InputError
 from ..extras import require
 from ..hooks import evaluating, plain_attention
+from ..layers import LowRankLinear
 from ..modeling import ImageClassifier
 from ..runtime.engines import PRECISIONS, Graph, load_graph
 from ..telemetry import require_engine
@@ -61,14 +62,16 @@ class ExportedEngine(Engine):
         inputs = [x for x in inputs if x.numel()]
         if not inputs:  # as where a mask head gets no boxes
             return lambda x: None, []
+        if not _is_linear(layer):
+            layer, inputs = _Inside(layer, inputs[0].shape[1]), [x[:, :1] for x in inputs]
         graph = self._load(lambda path: _trace_layer(layer, inputs, path))
-        return graph, [np.ascontiguousarray(_first_channel(x).cpu().numpy()) for x in inputs]
+        return graph, [np.ascontiguousarray(x.cpu().numpy()) for x in inputs]
 
     def frame(
-        self, inputs: Sequence[torch.Tensor]
+        self, layer: nn.Module, inputs: Sequence[torch.Tensor]
     ) -> tuple[Callable[[np.ndarray], Any], list[np.ndarray]] | None:
         """The graph of :meth:`layer` without the layer, where that is a convolution."""
-        return self.layer(nn.Identity(), inputs) if inputs[0].dim() == 4 else None
+        return None if _is_linear(layer) else self.layer(nn.Identity(), inputs)
 
     def model(self, model: nn.Module, task: Task) -> Callable[[Any], Any]:
         """The model exported; the images of a batch go through it one by one."""
@@ -143,19 +146,19 @@ class _Inside(nn.Module):
         return F.max_pool2d(self.layer(self.before(x)), 1, stride=64)
 
 
-def _first_channel(x: torch.Tensor) -> torch.Tensor:
-    return x[:, :1] if x.dim() == 4 else x
+def _is_linear(layer: nn.Module) -> bool:
+    """Also of maps (N, H, W, C), as a transformer has them, which no engine reorders."""
+    return isinstance(layer, (nn.Linear, LowRankLinear))
 
 
 def _trace_layer(layer: nn.Module, inputs: Sequence[torch.Tensor], path: str) -> None:
     """Sizes are free, as in an exported model; where there is one image, their number is not."""
-    x = _first_channel(inputs[0]).contiguous()
+    x = inputs[0].contiguous()
     free = {0: "items"} if any(len(x) != 1 for x in inputs) else {}
     if x.dim() == 4:
         free |= {2: "rows", 3: "columns"}
-    graph = _Inside(layer, inputs[0].shape[1]) if x.dim() == 4 else layer
     with evaluating(layer):
-        trace(graph, x, path, ["output"], {"image": free})
+        trace(layer, x, path, ["output"], {"image": free})
 
 
 def _trace_classifier(model: ImageClassifier, path: str) -> None:

@@ -48,7 +48,7 @@ def test_a_layer_runs_there_as_in_pytorch_at_every_size(detector, name):
     sparse = compact_twin(conv, LayerPlan((4, 4), "checkerboard"), project=True)
     for layer in (conv, sparse):
         run, inputs = engine.layer(layer, [torch.randn(1, 6, n, 99) for n in (80, 5)])
-        frame, framed = engine.frame([torch.randn(1, 6, n, 99) for n in (80, 5)])
+        frame, framed = engine.frame(layer, [torch.randn(1, 6, n, 99) for n in (80, 5)])
         assert (
             [x.shape for x in inputs]
             == [x.shape for x in framed]
@@ -60,6 +60,11 @@ def test_a_layer_runs_there_as_in_pytorch_at_every_size(detector, name):
                 np.testing.assert_allclose(graph(x)[0], expected[..., ::64, ::64], atol=1e-5)
     run, inputs = engine.layer(nn.Linear(6, 4), [torch.randn(0, 6), torch.randn(3, 6)])
     assert [run(x)[0].shape for x in inputs] == [(3, 4)]
+    maps, linear = torch.randn(1, 5, 7, 6), nn.Linear(6, 4)  # channels last, as transformers'
+    for layer in (linear, compact_twin(linear, LayerPlan((2,)), project=True)):
+        run, [x] = engine.layer(layer, [maps])
+        np.testing.assert_allclose(run(x)[0], layer(maps), atol=1e-5)
+        assert engine.frame(layer, [maps]) is None
     run, inputs = engine.layer(conv, [torch.randn(0, 6, 5, 5)])
     assert inputs == []
 
