@@ -144,6 +144,9 @@ def _conditions(rows: Sequence[Row], records: Records) -> str:
         iterations = ", ".join(str(fact["iterations"]) for fact in trained)
         reasons = "; ".join(dict.fromkeys(fact["because"] for fact in trained))
         lines.append(f"Dense, last phase: {iterations} iterations; the rate fell {reasons}.")
+        # Records from before it was chosen by the processor say nothing, and are of float32.
+        precisions = dict.fromkeys(fact.get("precision", "float32") for fact in trained)
+        lines.append(f"Trained in {' and '.join(precisions)}.")
     dates = sorted({record["date"] for record in run})
     versions = "; ".join(dict.fromkeys(_versions(record["versions"]) for record in run))
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
