@@ -220,8 +220,8 @@ def test_sizes_are_plotted_of_what_was_run(rows, tmp_path):
     assert width > 600 and height > 400
 
 
-CONFIG = f"""
-_BASE_: {ROOT}/configs/Shapes-Detection/faster_rcnn_VGG_11.yaml
+CONFIG = """
+_BASE_: {root}/configs/{base}
 MODEL:
   VGG: {{WIDTH_MULTIPLIER: 0.125}}
   ROI_BOX_HEAD: {{FC_DIM: 32}}
@@ -234,11 +234,11 @@ SOLVER: {{IMS_PER_BATCH: 2, CHECKPOINT_PERIOD: 1}}
 def run_small(run_tool, shapes, tmp_path):
     """Run a row of ROWS with seed 2, in a folder of its own for each name."""
     config = tmp_path / "small.yaml"
-    config.write_text(CONFIG)
     (tmp_path / "rows.yaml").write_text(ROWS.format(config=config))
-    rows = queue(read_rows(tmp_path / "rows.yaml"))
 
-    def run(row, name="one"):
+    def run(row, name="one", base="Shapes-Detection/faster_rcnn_VGG_11.yaml"):
+        config.write_text(CONFIG.format(root=ROOT, base=base))
+        rows = queue(read_rows(tmp_path / "rows.yaml"))
         places = ["--work", tmp_path / name / "work", "--records", tmp_path / name / "records"]
         given = ["--rows", tmp_path / "rows.yaml", "--data", f"shapes={shapes / 'shapes'}"]
         status, lines = run_tool("evidence.py", "run", row, "--seed", 2, *places, *given)
@@ -263,6 +263,21 @@ def test_a_row_is_run_with_what_it_needs_and_then_left_alone(run_small, tmp_path
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("*.json")}
     assert run_small("small/finetuned-12.4x")[0] == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_masks_are_recorded_and_have_columns(run_small):
+    status, lines, records = run_small(
+        "small/dense", base="Shapes-InstanceSegmentation/mask_rcnn_VGG_11.yaml"
+    )
+    assert status == 0, lines
+    ((row, found),) = records.items()
+    assert found["data"]["test"] == {"name": "shapes_masks_test", "images": 2, "boxes": 12}
+    assert 0 <= found["numbers"]["mask_AP50"] <= 100
+    found["numbers"].update(mask_AP=12.25, mask_AP50=37.5)
+    heading, _, line = tables.study_table([row], records).splitlines()[3:6]
+    cells = {key.strip(): x.strip() for key, x in zip(heading.split("|"), line.split("|"))}
+    assert (cells["mask AP50"], cells["mask AP"]) == ("37.50", "12.25")
+    assert cells["VOC mAP"] == f"{found['numbers']['voc_mAP']:.2f}"
 
 
 def test_an_interrupted_row_goes_on_to_the_same_numbers(run_small, monkeypatch):

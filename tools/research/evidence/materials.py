@@ -23,6 +23,8 @@ HOW_TO = {
     WEIGHTS: "what `sparsedet convert` makes of VGG-16's convolutions (docs/experiments.md says "
     "of which file): --data vgg16=FILE.pth",
 }
+PLACES = {"root", "json", "images"}
+"""Fields of a data set in a config that are files or folders."""
 
 
 def parse_places(texts: Sequence[str]) -> dict[str, str]:
@@ -80,10 +82,11 @@ class Materials:
         opts = ["MODEL.WEIGHTS", places.get(WEIGHTS, "")]
         before = load_config(str(study.config))
         for name, entry in before.DATASETS.REGISTER.items():
-            root, _, rest = entry["root"].partition("/")
-            if root in places:
-                place = os.path.join(places[root], rest) if rest else places[root]
-                opts += [f"DATASETS.REGISTER.{name}.root", place]
+            for key in set(entry) & PLACES:
+                root, _, rest = entry[key].partition("/")
+                if root in places:
+                    place = os.path.join(places[root], rest) if rest else places[root]
+                    opts += [f"DATASETS.REGISTER.{name}.{key}", place]
         return load_config(str(study.config), opts)
 
     def facts(self, cfg: CfgNode, study: Study) -> dict:

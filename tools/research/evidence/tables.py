@@ -19,6 +19,14 @@ SUMMARY = "summary"
 MARKED = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
 NOT_RUN = "not run"
 LONGER = "dense-longer"
+ACCURACIES = {
+    "AP": "COCO AP",
+    "voc_mAP": "VOC mAP",
+    "mask_AP50": "mask AP50",
+    "mask_AP": "mask AP",
+}
+"""Columns beside that of AP50; those of masks only where there are masks."""
+ALWAYS = ("AP", "voc_mAP")
 
 Records = Mapping[Row, Mapping]
 """What was recorded; a row that was not run is not in it."""
@@ -69,16 +77,18 @@ def study_table(rows: Sequence[Row], records: Records) -> str:
     groups: dict[str, list[Row]] = {}
     for row in [*sorted(before, key=lambda row: (row.name, row.seed)), *rows]:
         groups.setdefault(f"{row.study.name}/{row.name}", []).append(row)
-    lines = [_line(group, records) for group in groups.values()]
-    headings = ["row", "parameters", "multiply-adds", "AP50", "against", "COCO AP", "VOC mAP"]
+    known = {key for row in rows if row in records for key in records[row]["numbers"]}
+    accuracies = {key: name for key, name in ACCURACIES.items() if key in known or key in ALWAYS}
+    lines = [_line(group, records, accuracies) for group in groups.values()]
+    headings = ["row", "parameters", "multiply-adds", "AP50", "against", *accuracies.values()]
     table = pipe_table([*headings, "seeds"], lines)
     return f"\n{study.title}:\n\n{table}\n\n{_conditions(rows, records)}\n"
 
 
-def _line(group: Sequence[Row], records: Records) -> list[str]:
+def _line(group: Sequence[Row], records: Records, accuracies: Iterable[str]) -> list[str]:
     run = [row for row in group if row in records]
     if not run:
-        return [group[0].name, *[NOT_RUN] * 6, f"0 of {len(group)}"]
+        return [group[0].name, *[NOT_RUN] * (4 + len([*accuracies])), f"0 of {len(group)}"]
     dense = [first for first in (next(row.lineage()) for row in run) if first in records]
     return [
         group[0].name,
@@ -86,8 +96,7 @@ def _line(group: Sequence[Row], records: Records) -> list[str]:
         _cost(run, dense, records, "multiply_adds", 1e9, "G"),
         spread(_numbers(run, records, "AP50")),
         _against(run, records),
-        spread(_numbers(run, records, "AP")),
-        spread(_numbers(run, records, "voc_mAP")),
+        *(spread(_numbers(run, records, key)) for key in accuracies),
         f"{len(run)} of {len(group)}",
     ]
 

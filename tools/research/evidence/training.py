@@ -91,6 +91,8 @@ def accuracy(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         "voc_mAP": results["voc"]["mAP"],
         "voc_mAP_11pt": results["voc"]["mAP_11pt"],
     }
+    if "segm" in results:
+        numbers |= {"mask_AP": results["segm"]["AP"], "mask_AP50": results["segm"]["AP50"]}
     numbers = {k: 0.0 if math.isnan(v) else round(float(v), 3) for k, v in numbers.items()}
     classes = {k[3:]: v for k, v in results["voc"].items() if k.startswith("AP-")}
     return {**numbers, "voc_AP_of": {k: round(float(v), 3) for k, v in classes.items()}}
