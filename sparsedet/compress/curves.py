@@ -19,6 +19,14 @@ from .regression import Regression, Spectra
 SHARES = [0.75 * 2 ** (-3 * k / 4) for k in range(8)]
 """Sizes, as shares of the dense layer's, at which ranks are fitted: from 3/4 to 1/51."""
 
+CHANNELS = 16
+"""Ranks of convolutions are multiples of it, if not less: the width of vector units. ONNX Runtime
+and OpenVINO keep channels in blocks of 16, and reorder them where a layer's end between two."""
+
+LINEAR = 4
+"""Those of fully connected layers, whose features are in no blocks. Half of a small detector's
+weights may be one such layer, where 16 ranks more or less are all that can be spent."""
+
 BETWEEN = 4
 """Options from one such size to the next; their errors are interpolated."""
 
@@ -121,7 +129,7 @@ def spend(spectra: Spectra, prices: Sequence[int], budget: float) -> list[int]:
 
 def _options(layer: nn.Module, pattern: str | None, points) -> list[Option]:
     """Options at rounded ranks along a curve of (ranks of a group, error), from large to small."""
-    groups = groups_of(layer)
+    groups, block = groups_of(layer), LINEAR if isinstance(layer, nn.Linear) else CHANNELS
 
     def entry(ranks: Sequence[int], error: float | None = None) -> LayerPlan:
         return LayerPlan(tuple(groups * rank for rank in ranks), pattern, error)
@@ -133,7 +141,7 @@ def _options(layer: nn.Module, pattern: str | None, points) -> list[Option]:
     for (many, _), (few, _) in zip(points, points[1:] + points[-1:]):
         for step in range(BETWEEN):
             way = step / BETWEEN
-            ranks = [_round(a ** (1 - way) * b**way, groups) for a, b in zip(many, few)]
+            ranks = [_round(a ** (1 - way) * b**way, groups, block) for a, b in zip(many, few)]
             weights = compact_weights(layer, entry(ranks))
             if weights < least:
                 # Geometric interpolation, at what the rounded ranks really weigh.
@@ -143,13 +151,9 @@ def _options(layer: nn.Module, pattern: str | None, points) -> list[Option]:
     return options
 
 
-def _round(rank: float, groups: int) -> int:
-    """The rank of a group, so that that of all is a multiple of 16, or of 12, 8 and less.
-
-    16 is the width of vector units: ONNX Runtime and OpenVINO keep channels in blocks of 16, and
-    reorder them where a layer's end between two.
-    """
+def _round(rank: float, groups: int, block: int) -> int:
+    """The rank of a group, so that that of all is a multiple of the block, or of 4, 2 if small."""
     total = rank * groups
-    step = 16 if total >= 14 else 2 ** int(math.log2(max(total, 4) / 4) + 1)
-    step = math.lcm(step, groups) // groups
+    step = block if total >= 0.875 * block else 4
+    step = math.lcm(step if total >= 8 else 2, groups) // groups
     return max(1, step * round(rank / step))
