@@ -254,9 +254,12 @@ class _PhaseConv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if any(self.extra_padding):
             x = F.pad(x, self.extra_padding)
-        strided_tap = self.kernel_size == (1, 1) and self.stride != (1, 1)
-        if strided_tap and self.weight.requires_grad and torch.is_grad_enabled():
-            return self._forward_by_slices(x)
+        if self.weight.requires_grad and torch.is_grad_enabled():
+            if self.kernel_size == (1, 1) and self.stride != (1, 1):
+                return self._forward_by_slices(x)
+            blocks = self.in_channels // self.groups % 16 == 0
+            if x.device.type == "cpu" and self.dilation[0] > 1 and not blocks:
+                return self._forward_in_float32(x)
         return super().forward(x)
 
     def _forward_by_slices(self, x: torch.Tensor) -> torch.Tensor:
@@ -269,6 +272,16 @@ class _PhaseConv2d(nn.Conv2d):
         x = F.pad(x, (horizontal, horizontal, vertical, vertical))
         x = x[:, :, :: self.stride[0], :: self.stride[1]]
         return F.conv2d(x, self.weight, groups=self.groups)
+
+    def _forward_in_float32(self, x: torch.Tensor) -> torch.Tensor:
+        """Of taps in rows apart, for training; not in less precision, whatever autocast says.
+
+        In bfloat16, oneDNN 3.12 gets the gradient of such weights wrong where the channels that
+        they read are not a multiple of 16 (docs/reliability.md).
+        """
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        with torch.autocast("cpu", enabled=False):
+            return self._conv_forward(x.to(wide), self.weight.to(wide), None).to(x.dtype)
 
 
 def _phase_axis(taps: range, size: int, dilation: int, padding: int) -> tuple[int, int, int, int]:
