@@ -257,8 +257,7 @@ class _PhaseConv2d(nn.Conv2d):
         if self.weight.requires_grad and torch.is_grad_enabled():
             if self.kernel_size == (1, 1) and self.stride != (1, 1):
                 return self._forward_by_slices(x)
-            blocks = self.in_channels // self.groups % 16 == 0
-            if x.device.type == "cpu" and self.dilation[0] > 1 and not blocks:
+            if x.device.type == "cpu" and self._has_wrong_gradient():
                 return self._forward_in_float32(x)
         return super().forward(x)
 
@@ -273,15 +272,19 @@ class _PhaseConv2d(nn.Conv2d):
         x = x[:, :, :: self.stride[0], :: self.stride[1]]
         return F.conv2d(x, self.weight, groups=self.groups)
 
-    def _forward_in_float32(self, x: torch.Tensor) -> torch.Tensor:
-        """Of taps in rows apart, for training; not in less precision, whatever autocast says.
+    def _has_wrong_gradient(self) -> bool:
+        """Of its weights, on a CPU, in what precision they are about to be used.
 
-        In bfloat16, oneDNN 3.12 gets the gradient of such weights wrong where the channels that
-        they read are not a multiple of 16 (docs/reliability.md).
+        In bfloat16, oneDNN 3.12 gets that of taps in rows apart wrong where the channels that they
+        read are not a multiple of 16 (docs/reliability.md).
         """
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        if self.dilation[0] == 1 or self.in_channels // self.groups % 16 == 0:
+            return False
+        return torch.is_autocast_enabled("cpu") or self.weight.dtype == torch.bfloat16
+
+    def _forward_in_float32(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", enabled=False):
-            return self._conv_forward(x.to(wide), self.weight.to(wide), None).to(x.dtype)
+            return self._conv_forward(x.float(), self.weight.float(), None).to(x.dtype)
 
 
 def _phase_axis(taps: range, size: int, dilation: int, padding: int) -> tuple[int, int, int, int]:
