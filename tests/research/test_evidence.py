@@ -299,6 +299,27 @@ def test_an_interrupted_row_goes_on_to_the_same_numbers(run_small, monkeypatch):
     assert resumed["numbers"] == whole["numbers"] and resumed["training"] == whole["training"]
 
 
+def test_a_record_says_in_what_precision_each_round_was_run(run_small, monkeypatch):
+    """Two machines may share a training, and what runs it last may have run none of it."""
+    monkeypatch.setattr(training, "has_onednn", lambda dtype: False)
+    evaluate, times = training.accuracy, iter(range(9))
+
+    def interrupted(cfg, model):
+        if next(times) == 1:
+            raise KeyboardInterrupt
+        return evaluate(cfg, model)
+
+    monkeypatch.setattr(training, "accuracy", interrupted)
+    assert run_small("small/dense")[0] == 130
+    monkeypatch.setattr(training, "has_onednn", lambda dtype: True)
+    status, lines, records = run_small("small/dense")
+    assert status == 0, lines
+    ((row, record),) = records.items()
+    assert [fact["precision"] for fact in record["training"]] == ["float32 and bfloat16"]
+    assert "precision" not in record["numbers"]
+    assert "Trained in float32 and bfloat16." in tables.study_table([row], records)
+
+
 def test_a_row_without_its_data_is_told_in_one_line(run_tool, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "none"))
     places = ["--work", tmp_path / "work", "--records", tmp_path / "records"]

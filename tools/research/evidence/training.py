@@ -18,6 +18,8 @@ from sparsedet.training.trainer import Trainer
 from .studies import Phase
 
 EVALUATIONS = "evaluations.json"
+OF_ROUND = ("iteration", "precision")
+"""What an evaluation says beside its numbers."""
 
 
 def train(cfg: CfgNode, phase: Phase, folder: Path) -> tuple[CfgNode, dict]:
@@ -37,25 +39,28 @@ def train(cfg: CfgNode, phase: Phase, folder: Path) -> tuple[CfgNode, dict]:
     # A training takes two thirds of the time, where the processor computes in it.
     cfg.SOLVER.AMP.ENABLED = has_onednn(torch.bfloat16)
     folder.mkdir(parents=True, exist_ok=True)
+    precision = "bfloat16" if cfg.SOLVER.AMP.ENABLED else "float32"
     while True:
         evaluations = _read(folder)
         schedule = rule.next(evaluations)
         if schedule is None:
             break
         cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = schedule
-        evaluations.append(_round(cfg))
+        evaluations.append({**_round(cfg), "precision": precision})
         with replacing(str(folder / EVALUATIONS)) as temporary:
             Path(temporary).write_text(json.dumps(evaluations), encoding="utf-8")
         _remove_all_but_last(folder)
     trained = cfg.clone()
     trained.MODEL.WEIGHTS = str(folder / (folder / "last_checkpoint").read_text().strip())
+    # Another machine may have run some rounds in another; at first all were in float32.
+    precisions = (x.get("precision", "float32") for x in evaluations)
     facts = {
+        "precision": " and ".join(dict.fromkeys(precisions)),
         "iterations": evaluations[-1]["iteration"],
         "rate_fell_at": rule.fall(evaluations) if rule.settle else None,
         "because": rule.reason(evaluations),
-        "precision": "bfloat16" if cfg.SOLVER.AMP.ENABLED else "float32",
         "evaluations": [[x["iteration"], x["AP50"]] for x in evaluations],
-        "numbers": {k: v for k, v in evaluations[-1].items() if k != "iteration"},
+        "numbers": {k: v for k, v in evaluations[-1].items() if k not in OF_ROUND},
     }
     return trained, facts
 
