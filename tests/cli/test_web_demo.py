@@ -247,7 +247,7 @@ def test_no_more_work_at_once_than_there_is_room_for(models):
     with ThreadPoolExecutor(guard.AT_ONCE) as pool:
         taken = [pool.submit(work) for _ in range(guard.AT_ONCE)]
         assert entered.wait(30)
-        while True:  # until all of them hold a slot
+        for _ in range(300):  # until all of them hold a slot
             answer = upload(app.test_client(), b"no image")
             if answer.status_code == 503:
                 break
