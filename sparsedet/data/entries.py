@@ -93,15 +93,18 @@ def parse_entry(
     if common["on_error"] not in ON_ERROR:
         expected = " or ".join(ON_ERROR)
         raise InputError(f"{key}on_error: expected {expected}, got {common['on_error']!r}")
-    places = {
-        field: locate(_text(key, entry, field)) for field in FIELDS[kind][0] if field not in NAMES
-    }
+    places = {field: locate(_text(key, entry, field)) for field in places_of(kind)}
     if kind == "torchvision":
         places["dataset"] = _text(key, entry, "dataset")
     if not common["classes"]:
         common["classes"] = read(kind, *places.values())
     more = _stuff(key, entry) if kind == "coco" else {}
     return SOURCES[kind](**common, **places, **more)
+
+
+def places_of(kind: str) -> list[str]:
+    """The fields of a format that are its files and folders."""
+    return [field for field in FIELDS[kind][0] if field not in NAMES]
 
 
 def _stuff(key: str, entry: Mapping) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from sparsedet.data import generate_shapes
-from sparsedet.data.entries import locate
+from sparsedet.data.entries import locate, places_of
 from sparsedet.detection.config import load_config
 from sparsedet.errors import InputError
 
@@ -23,8 +23,6 @@ HOW_TO = {
     WEIGHTS: "what `sparsedet convert` makes of VGG-16's convolutions (docs/experiments.md says "
     "of which file): --data vgg16=FILE.pth",
 }
-PLACES = {"root", "json", "images"}
-"""Fields of a data set in a config that are files or folders."""
 
 
 def parse_places(texts: Sequence[str]) -> dict[str, str]:
@@ -82,7 +80,7 @@ class Materials:
         opts = ["MODEL.WEIGHTS", places.get(WEIGHTS, "")]
         before = load_config(str(study.config))
         for name, entry in before.DATASETS.REGISTER.items():
-            for key in set(entry) & PLACES:
+            for key in places_of(entry["format"]):
                 root, _, rest = entry[key].partition("/")
                 if root in places:
                     place = os.path.join(places[root], rest) if rest else places[root]

@@ -23,6 +23,14 @@ LARGEST = 1e300
 FOLDER = ROOT / "docs" / "records"
 FIELDS = ("row", "seed", "command", "commit", "versions", "date", "seconds", "data", "numbers")
 NUMBERS = ("params", "multiply_adds", "AP", "AP50", "voc_mAP")
+ACCURACIES = {
+    "AP50": "AP50",
+    "AP": "COCO AP",
+    "voc_mAP": "VOC mAP",
+    "mask_AP50": "mask AP50",
+    "mask_AP": "mask AP",
+}
+"""What a number is called in tables, and by ``sparsedet evaluate``; not all models have masks."""
 
 
 def path_of(row: Row, folder: Path = FOLDER) -> Path:

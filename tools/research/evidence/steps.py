@@ -26,18 +26,11 @@ from sparsedet.exporting.evaluate import evaluate_export
 from sparsedet.files import new_folder
 from sparsedet.runtime.detector import Detector
 
+from .records import ACCURACIES
 from .studies import Row
 from .training import accuracy, train
 
 INT8_IMAGES = 30
-EXPORTED = {
-    "AP": "COCO AP",
-    "AP50": "AP50",
-    "voc_mAP": "VOC mAP",
-    "mask_AP": "mask AP",
-    "mask_AP50": "mask AP50",
-}
-"""What a record calls the numbers of an exported file."""
 
 
 @dataclass
@@ -145,7 +138,7 @@ def quantize(row: Row, cfg: CfgNode, folder: Path) -> Outcome:
     export(model, file, precision="int8", images=str(images))
     detector = Detector(file, "openvino")
     _, found, _ = evaluate_export(Predictor.of(model), detector, cfg.DATASETS.TEST[0])
-    numbers = {key: round(found[name], 3) for key, name in EXPORTED.items() if name in found}
+    numbers = {key: round(found[name], 3) for key, name in ACCURACIES.items() if name in found}
     size = sum(os.path.getsize(f"{folder}/int8.{suffix}") for suffix in ("xml", "bin"))
     return Outcome(cfg, {**numbers, **costs(cfg), "file_bytes": size})
 

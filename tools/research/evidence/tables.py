@@ -11,7 +11,7 @@ from sparsedet.errors import InputError
 from sparsedet.files import replacing
 from sparsedet.reports.tables import pipe_table
 
-from .records import FOLDER, read_records
+from .records import ACCURACIES, FOLDER, NUMBERS, read_records
 from .studies import ROOT, Row, queue, read_rows
 
 DOCUMENTS = ("README.md", "docs/evidence.md")
@@ -19,14 +19,6 @@ SUMMARY = "summary"
 MARKED = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
 NOT_RUN = "not run"
 LONGER = "dense-longer"
-ACCURACIES = {
-    "AP": "COCO AP",
-    "voc_mAP": "VOC mAP",
-    "mask_AP50": "mask AP50",
-    "mask_AP": "mask AP",
-}
-"""Columns beside that of AP50; those of masks only where there are masks."""
-ALWAYS = ("AP", "voc_mAP")
 
 Records = Mapping[Row, Mapping]
 """What was recorded; a row that was not run is not in it."""
@@ -77,18 +69,19 @@ def study_table(rows: Sequence[Row], records: Records) -> str:
     groups: dict[str, list[Row]] = {}
     for row in [*sorted(before, key=lambda row: (row.name, row.seed)), *rows]:
         groups.setdefault(f"{row.study.name}/{row.name}", []).append(row)
-    known = {key for row in rows if row in records for key in records[row]["numbers"]}
-    accuracies = {key: name for key, name in ACCURACIES.items() if key in known or key in ALWAYS}
-    lines = [_line(group, records, accuracies) for group in groups.values()]
-    headings = ["row", "parameters", "multiply-adds", "AP50", "against", *accuracies.values()]
-    table = pipe_table([*headings, "seeds"], lines)
+    known = {*NUMBERS, *(key for row in rows if row in records for key in records[row]["numbers"])}
+    others = [key for key in ACCURACIES if key in known and key != "AP50"]
+    lines = [_line(group, records, others) for group in groups.values()]
+    headings = ["row", "parameters", "multiply-adds", "AP50", "against"]
+    table = pipe_table([*headings, *(ACCURACIES[key] for key in others), "seeds"], lines)
     return f"\n{study.title}:\n\n{table}\n\n{_conditions(rows, records)}\n"
 
 
-def _line(group: Sequence[Row], records: Records, accuracies: Iterable[str]) -> list[str]:
+def _line(group: Sequence[Row], records: Records, others: Sequence[str]) -> list[str]:
+    """Of all seeds of a row; ``others`` are the accuracies beside AP50."""
     run = [row for row in group if row in records]
     if not run:
-        return [group[0].name, *[NOT_RUN] * (4 + len([*accuracies])), f"0 of {len(group)}"]
+        return [group[0].name, *[NOT_RUN] * (4 + len(others)), f"0 of {len(group)}"]
     dense = [first for first in (next(row.lineage()) for row in run) if first in records]
     return [
         group[0].name,
@@ -96,7 +89,7 @@ def _line(group: Sequence[Row], records: Records, accuracies: Iterable[str]) -> 
         _cost(run, dense, records, "multiply_adds", 1e9, "G"),
         spread(_numbers(run, records, "AP50")),
         _against(run, records),
-        *(spread(_numbers(run, records, key)) for key in accuracies),
+        *(spread(_numbers(run, records, key)) for key in others),
         f"{len(run)} of {len(group)}",
     ]
 
@@ -153,9 +146,11 @@ def _conditions(rows: Sequence[Row], records: Records) -> str:
         iterations = ", ".join(str(fact["iterations"]) for fact in trained)
         reasons = "; ".join(dict.fromkeys(fact["because"] for fact in trained))
         lines.append(f"Dense, last phase: {iterations} iterations; the rate fell {reasons}.")
+    phases = [fact for record in run for fact in record.get("training", ())]
+    if phases:
         # Records from before it was chosen by the processor say nothing, and are of float32.
-        precisions = dict.fromkeys(fact.get("precision", "float32") for fact in trained)
-        lines.append(f"Trained in {' and '.join(precisions)}.")
+        precisions = dict.fromkeys(fact.get("precision", "float32") for fact in phases)
+        lines.append(f"Trained in {', '.join(precisions)}.")
     dates = sorted({record["date"] for record in run})
     versions = "; ".join(dict.fromkeys(_versions(record["versions"]) for record in run))
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
