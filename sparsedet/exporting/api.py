@@ -21,6 +21,7 @@ from .classifier import ClassDifference, export_classifier
 from .compare import Difference, beyond_limits
 from .evaluate import compare_with_pytorch
 from .exporter import PRECISIONS, export_graph, replacing_files
+from .graph import on_cpu
 
 
 def export(
@@ -65,6 +66,7 @@ def export(
     if precision == "int8" and not files:
         raise InputError("int8 needs images to calibrate on: --images DIR, or images=")
     picture = read_image(files[0]) if files else generated_picture()
+    model = on_cpu(model)
     if isinstance(model, ImageClassifier):
         return export_classifier(model, path, precision, files, picture)
     predictor = Predictor.of(model)

@@ -21,6 +21,7 @@ from ..modeling import ImageClassifier
 from ..runtime.classifier import Classifier, ClassifierInfo, classifier_input
 from ..weights import check_finite
 from .exporter import replacing_files, require_libraries, save_graph, trace
+from .graph import on_cpu
 
 PROBABILITY = 0.001  # the difference that f32 may have
 
@@ -43,11 +44,11 @@ class ClassDifference:
 
 
 class ClassificationGraph(nn.Module):
-    """Input: image (S, S, 3) uint8. Output: probabilities (K,) float32."""
+    """Input: image (S, S, 3) uint8. Output: probabilities (K,) float32. It is :func:`on_cpu`."""
 
     def __init__(self, model: ImageClassifier):
         super().__init__()
-        self.model = model
+        self.model = on_cpu(model)
         self.eval()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -107,7 +108,7 @@ def classifier_info(model: ImageClassifier, names: Sequence[str], precision: str
 
 
 def _trace(graph: ClassificationGraph, path: str, size: int) -> None:
-    example = torch.zeros(size, size, 3, dtype=torch.uint8, device=graph.model.device)
+    example = torch.zeros(size, size, 3, dtype=torch.uint8)
     with plain_attention():
         trace(graph, example, path, ["probabilities"])
 
@@ -119,6 +120,6 @@ def _compare(
     found = Classifier(file, engine)(picture)
     pixels = classifier_input(picture, info)
     with torch.no_grad():
-        expected = graph(torch.from_numpy(pixels).to(graph.model.device)).cpu().numpy()
+        expected = graph(torch.from_numpy(pixels)).numpy()
     apart = np.abs(found.probabilities - expected[found.classes]).max()
     return ClassDifference(float(apart), bool(found.classes[0] == expected.argmax()))

@@ -23,7 +23,7 @@ from ..runtime.engines import PRECISIONS, Graph, load_graph
 from ..telemetry import require_engine
 from .classifier import ClassificationGraph
 from .exporter import export_graph, trace
-from .graph import DetectionGraph
+from .graph import DetectionGraph, on_cpu
 
 EAGER = "eager"
 
@@ -64,8 +64,9 @@ class ExportedEngine(Engine):
             return lambda x: None, []
         if not _is_linear(layer):
             layer, inputs = _Inside(layer, inputs[0].shape[1]), [x[:, :1] for x in inputs]
+        layer, inputs = on_cpu(layer), [x.cpu() for x in inputs]
         graph = self._load(lambda path: _trace_layer(layer, inputs, path))
-        return graph, [np.ascontiguousarray(x.cpu().numpy()) for x in inputs]
+        return graph, [np.ascontiguousarray(x.numpy()) for x in inputs]
 
     def frame(
         self, layer: nn.Module, inputs: Sequence[torch.Tensor]
@@ -163,7 +164,7 @@ def _trace_layer(layer: nn.Module, inputs: Sequence[torch.Tensor], path: str) ->
 
 def _trace_classifier(model: ImageClassifier, path: str) -> None:
     size = model.cfg.MODEL.CLASSIFIER.SIZE
-    example = torch.zeros(size, size, 3, dtype=torch.uint8, device=model.device)
+    example = torch.zeros(size, size, 3, dtype=torch.uint8)
     with plain_attention():
         trace(ClassificationGraph(model), example, path, ["probabilities"])
 

@@ -139,7 +139,7 @@ def _check_operators(model: nn.Module) -> None:
 
 
 def _trace(graph: DetectionGraph, path: str) -> None:
-    example = torch.zeros(192, 256, 3, dtype=torch.uint8, device=graph.mean.device)
+    example = torch.zeros(192, 256, 3, dtype=torch.uint8)
     axes = {"image": {0: "height", 1: "width"}, "semantic": {1: "rows", 2: "columns"}}
     names = "image", *graph.outputs
     free = {name: axes.get(name, {0: "detections"}) for name in names}

@@ -6,6 +6,8 @@ follows the input and every operator has its like in ONNX.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import (
@@ -36,8 +38,19 @@ READERS = {
 }
 
 
+def on_cpu(module: nn.Module) -> nn.Module:
+    """The module itself, or a copy of it there if it is on a GPU.
+
+    Files run on CPUs, and a GPU may compute convolutions in TF32, further from a file's than one
+    that is compared with it may be.
+    """
+    if all(parameter.device.type == "cpu" for parameter in module.parameters()):
+        return module
+    return copy.deepcopy(module).to("cpu")
+
+
 class DetectionGraph(nn.Module):
-    """What ``model``, put in eval mode, does with one image, without resizing.
+    """What ``model``, put in eval mode and :func:`on_cpu`, does with one image, without resizing.
 
     Input: image (H, W, 3) uint8, channels in the order of the model.
 
@@ -60,6 +73,7 @@ class DetectionGraph(nn.Module):
             )
         if getattr(model.backbone, "padding_constraints", {}).get("square_size"):
             raise InputError("a backbone that needs square images cannot be exported")
+        model = on_cpu(model)
         self.backbone = model.backbone
         self.readers = nn.ModuleList(reader(model) for reader in READERS[type(model)])
         self.outputs = [name for reader in self.readers for name in reader.outputs]
