@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
@@ -73,11 +74,14 @@ class Materials:
     def config(self, study: Study) -> CfgNode:
         """The config of the study's dense model, with its data sets and weights as they are here.
 
+        It runs on a GPU where there is one, and what follows from it, too.
+
         Raises:
             InputError: something is not there.
         """
         places = {name: self.find(name) for name in study.data}
-        opts = ["MODEL.WEIGHTS", places.get(WEIGHTS, "")]
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        opts = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", places.get(WEIGHTS, "")]
         before = load_config(str(study.config))
         for name, entry in before.DATASETS.REGISTER.items():
             for key in places_of(entry["format"]):
