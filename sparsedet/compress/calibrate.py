@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from ..hooks import evaluating
 from .fit import DenseFit, Fit, layer_fit
 from .links import Link
 from .observe import observe
-from .plan import LayerPlan, Plan, compact_weights
+from .plan import LayerPlan, Plan, compact_multiply_adds, compact_weights
 from .positions import check_positions
 from .recording import Recording
 from .replay import Replay
@@ -112,7 +113,7 @@ def calibrate_(
     for old, new in [*narrow.channelwise.items(), *((layers[name], twins[name]) for name in twins)]:
         _take_modes(new, old, modes)
     results = {
-        name: _layer_result(name, layers[name], plan, survey, fits)
+        name: _fitted_result(name, layers[name], plan, survey, fits)
         for name in _in_order(plan, survey)
     }
     return _result(results, parameters, model, survey, task)
@@ -131,8 +132,7 @@ def project_(model: nn.Module, plan: Plan, task: Task) -> Result:
     sparsify_(model, plan)
     results = {}
     for name in _in_order(plan, survey):
-        weights = layers[name].weight.numel(), compact_weights(layers[name], plan[name])
-        results[name] = LayerResult(plan[name], weights, survey.outputs.get(name, 0.0))
+        results[name] = _layer_result(name, layers[name], plan, survey)
     return _result(results, parameters, model, survey, task)
 
 
@@ -232,7 +232,18 @@ def _in_order(plan: Plan, survey: Survey) -> list[str]:
     return list(dict.fromkeys([*called, *plan]))
 
 
-def _layer_result(
+def _layer_result(name: str, layer: nn.Module, plan: Plan, survey: Survey) -> LayerResult:
+    """What is counted of a layer."""
+    after = compact_weights(layer, plan[name])
+    return LayerResult(
+        plan[name],
+        (layer.weight.numel(), after),
+        survey.outputs.get(name, 0.0),
+        again=compact_multiply_adds(layer, plan[name]) - after,
+    )
+
+
+def _fitted_result(
     name: str, layer: nn.Module, plan: Plan, survey: Survey, fits: Mapping[str, Fit]
 ) -> LayerResult:
     fit, note = fits.get(name), ""
@@ -244,14 +255,12 @@ def _layer_result(
         note = f"held to its dense weights: {fit.samples} samples of {fit.size} numbers each"
     if note:
         logger.warning("%s: %s", name, note)
-    return LayerResult(
-        plan[name],
-        (layer.weight.numel(), compact_weights(layer, plan[name])),
-        survey.outputs.get(name, 0.0),
-        fit and fit.error,
-        fit and fit.error_alone,
-        fit.samples if fit else 0,
-        note,
+    return replace(
+        _layer_result(name, layer, plan, survey),
+        error=fit and fit.error,
+        error_alone=fit and fit.error_alone,
+        samples=fit.samples if fit else 0,
+        note=note,
     )
 
 

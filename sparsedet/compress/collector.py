@@ -11,7 +11,7 @@ from torch import nn
 
 from .candidates import can_fuse
 from .channels import ChannelChoice, channel_blocks, greedy_order
-from .curves import Option, convolution_options, linear_options
+from .curves import Option, convolution_options, linear_options, maps_options
 from .fit import ROWS
 from .low_rank import white_variance
 from .moments import Moments, Statistics
@@ -41,6 +41,7 @@ class Collector:
 
     Args:
         holds_out: keep some batches out of the statistics, for :meth:`channel_errors`.
+        positions: pixels of the flattened maps that a fully connected layer reads, if it does.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Collector:
         name: str,
         sensitivity: Sensitivity,
         holds_out: bool = False,
+        positions: int | None = None,
     ):
+        self.positions = positions
         self.layer, self.sample, self.name = layer, sample, name
         self.sensitivity, self.holds_out = sensitivity, holds_out
         self.held_out: list[torch.Tensor] = []
@@ -87,8 +90,11 @@ class Collector:
             [weight] = self.weights
             y = F.linear(x, weight)
             # On the samples, and on white inputs as the fit has them.
-            covariance = y.T @ y + white_variance(x) * (weight @ weight.T)
-            return linear_options(self.layer, covariance)
+            white = white_variance(x)
+            options = linear_options(self.layer, y.T @ y + white * (weight @ weight.T))
+            if self.positions:
+                options += maps_options(self.layer, self.positions, x, weight, white)
+            return options
         fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]
         return convolution_options(self.layer, list(zip(self.statistics, self.weights)), fitting)
 
@@ -142,6 +148,7 @@ def collected(
     hold_out: Collection[str] = (),
     every: int = 1,
     recording: Recording | None = None,
+    positions: Mapping[str, int] | None = None,
 ) -> Iterator[tuple[str, Collector]]:
     """Each layer by name, with what it sees on every so many-th batch.
 
@@ -149,7 +156,9 @@ def collected(
         outputs: how many positions the output of each layer has in one batch.
         hold_out: layers that keep some batches out of their statistics.
         recording: made on the way, on all batches.
+        positions: of layers that read flattened maps, see :class:`Survey`.
     """
+    positions = positions or {}
     batches = task.batches[::every]
     expected = {name: outputs[name] * len(batches) for name in layers}
     sample = Sample(expected, {name: wanted(layer) for name, layer in layers.items()})
@@ -161,6 +170,7 @@ def collected(
                 name,
                 sensitivities.get(name, Sensitivity()),
                 name in hold_out,
+                positions.get(name),
             )
             for name in names
         }

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..kernels import sparse_kernels
+from .maps import ChannelBasis, mixed
 from .moments import Statistics
 from .patches import groups_of, kernel_columns
-from .plan import LayerPlan, compact_weights
+from .plan import LayerPlan, compact_multiply_adds, compact_weights
 from .regression import Regression, Spectra
 
 SHARES = [0.75 * 2 ** (-3 * k / 4) for k in range(8)]
@@ -27,6 +28,12 @@ LINEAR = 4
 """Those of fully connected layers, whose features are in no blocks. Half of a small detector's
 weights may be one such layer, where 16 ranks more or less are all that can be spent."""
 
+MIXED = (4, 8, 16)
+"""Of so many channels of maps one is kept, in a fully connected layer that reads them."""
+
+SMALLER = [0.75 * 2 ** (-3 * k / 4) for k in range(2, 14)]
+"""The shares at which ranks are fitted then: such layers lose little when they are small."""
+
 BETWEEN = 4
 """Options from one such size to the next; their errors are interpolated."""
 
@@ -35,13 +42,19 @@ BETWEEN = 4
 class Option:
     """A layer under a plan, or dense where that is None.
 
-    ``weights`` are also its multiply-adds per output position; ``error`` is the mean square error
-    of its output as a share of the output's variance.
+    ``weights`` are also its multiply-adds per output position, but for ``again`` more of them;
+    ``error`` is the mean square error of its output as a share of the output's variance.
     """
 
     plan: LayerPlan | None
     weights: int
     error: float
+    again: int = 0
+
+    @property
+    def multiply_adds(self) -> int:
+        """Per output position."""
+        return self.weights + self.again
 
 
 def convolution_options(
@@ -77,7 +90,7 @@ def convolution_options(
                 regression.cut(ranks)
                 regression.improve(1)
             points.append((regressions[0].ranks, _error(regressions)))
-        options += _options(conv, pattern, points)
+        options += _options(conv, LayerPlan(pattern=pattern), points)
     return options
 
 
@@ -96,12 +109,52 @@ def linear_options(linear: nn.Linear, covariance: torch.Tensor) -> list[Option]:
     Args:
         covariance: (out_features, out_features), of the outputs.
     """
-    values = torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0)
-    errors = 1 - values.cumsum(0) / values.sum().clamp(min=1e-300)
+    explained = torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0).cumsum(0)
     price = linear.in_features + linear.out_features
     ranks = [max(1, int(share * linear.weight.numel() / price)) for share in SHARES]
-    points = [((rank,), max(0.0, errors[rank - 1].item())) for rank in ranks]
-    return [Option(None, linear.weight.numel(), 0.0), *_options(linear, None, points)]
+    points = _linear_points(ranks, explained, explained[-1])
+    return [Option(None, linear.weight.numel(), 0.0), *_options(linear, LayerPlan(), points)]
+
+
+def maps_options(
+    linear: nn.Linear, positions: int, x: torch.Tensor, weight: torch.Tensor, white: float
+) -> list[Option]:
+    """For fewer and fewer channels of the maps that the layer reads, lower and lower ranks.
+
+    Args:
+        positions: pixels of a map.
+        x: (n, in_features), inputs about their mean.
+        weight: (out_features, in_features), what makes the outputs that are to be given.
+        white: the weight of white inputs beside these, see :class:`LowRankRegression`.
+    """
+    basis = ChannelBasis(weight, positions, x)
+    channels, outputs = linear.in_features // positions, linear.out_features
+    y = x @ weight.T
+    total = (y.square().sum() + white * weight.square().sum()).clamp(min=1e-300)
+    options: list[Option] = []
+    for channel_rank in dict.fromkeys(max(1, channels // by) for by in MIXED):
+        mix, back = (part.to(weight) for part in basis.directions(channel_rank))
+        kept, product = mixed(weight, back.T), torch.linalg.cholesky(mix @ mix.T)
+        given = mixed(x, mix) @ kept.T
+        on_white = mixed(kept, product.T)
+        apart = weight.square().sum() + on_white.square().sum()
+        apart -= 2 * (mixed(weight, mix) * kept).sum()
+        lost = (y - given).square().sum() + white * apart
+        covariance = given.T @ given + white * (on_white @ on_white.T)
+        values = torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0)
+        explained = values.cumsum(0) + (total - lost - values.sum())
+        left = [share * linear.weight.numel() - channel_rank * channels for share in SMALLER]
+        price = channel_rank * positions + outputs
+        largest = min(channel_rank * positions, outputs)
+        ranks = dict.fromkeys(min(int(x / price), largest) for x in left if x >= price)
+        form = LayerPlan(channel_rank=channel_rank, positions=positions)
+        options += _options(linear, form, _linear_points(ranks, explained, total))
+    return options
+
+
+def _linear_points(ranks, explained: torch.Tensor, total: torch.Tensor):
+    errors = 1 - explained / total.clamp(min=1e-300)
+    return [((rank,), max(0.0, errors[rank - 1].item())) for rank in ranks]
 
 
 def spend(spectra: Spectra, prices: Sequence[int], budget: float) -> list[int]:
@@ -127,12 +180,14 @@ def spend(spectra: Spectra, prices: Sequence[int], budget: float) -> list[int]:
     return ranks
 
 
-def _options(layer: nn.Module, pattern: str | None, points) -> list[Option]:
+def _options(layer: nn.Module, form: LayerPlan, points) -> list[Option]:
     """Options at rounded ranks along a curve of (ranks of a group, error), from large to small."""
+    if not points:
+        return []
     groups, block = groups_of(layer), LINEAR if isinstance(layer, nn.Linear) else CHANNELS
 
     def entry(ranks: Sequence[int], error: float | None = None) -> LayerPlan:
-        return LayerPlan(tuple(groups * rank for rank in ranks), pattern, error)
+        return replace(form, ranks=tuple(groups * rank for rank in ranks), error=error)
 
     sizes = [math.log(compact_weights(layer, entry(ranks))) for ranks, _ in points]
     errors = np.log(np.maximum.accumulate([max(error, 1e-12) for _, error in points]))
@@ -146,7 +201,9 @@ def _options(layer: nn.Module, pattern: str | None, points) -> list[Option]:
             if weights < least:
                 # Geometric interpolation, at what the rounded ranks really weigh.
                 error = math.exp(np.interp(math.log(weights), sizes[::-1], errors[::-1]))
-                options.append(Option(entry(ranks, error), weights, error))
+                plan = entry(ranks, error)
+                again = compact_multiply_adds(layer, plan) - weights
+                options.append(Option(plan, weights, error, again))
                 least = weights
     return options
 

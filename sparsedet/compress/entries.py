@@ -49,7 +49,8 @@ def resolve_plan(model: nn.Module, entries: Mapping[str, Mapping]) -> Plan:
 
     - ``{pattern: checkerboard, ranks: [32, 32]}`` or ``{pattern: checkerboard, ratio: 4}`` (ranks
       ``out_channels / 4``) for a convolution,
-    - ``{rank: 96}`` for a fully connected layer.
+    - ``{rank: 96}`` for a fully connected layer, or ``{rank: 96, channel_rank: 32, positions: 49}``
+      for one that reads flattened maps of 49 pixels; see :class:`TuckerLinear`.
 
     Any of them, or an entry of its own, may hold ``out_channels: 32`` for a layer that gives fewer
     outputs, with ``channelwise: [layer1.0.bn1]`` for the norms that follow it, and ``in_channels:
@@ -134,11 +135,24 @@ def _fusion_plan(name: str, conv: nn.Conv2d, entry: Mapping) -> LayerPlan:
 def _low_rank_plan(name: str, linear: nn.Linear, entry: Mapping) -> LayerPlan:
     if _stays_dense(entry):
         return LayerPlan()
-    _check_keys(name, entry, {"rank"})
-    rank, largest = entry["rank"], min(linear.in_features, linear.out_features)
+    _check_keys(name, entry, {"rank"}, {"rank", "channel_rank", "positions"})
+    inputs, channel_rank, positions = linear.in_features, None, None
+    if "positions" in entry:
+        channel_rank, positions = entry["channel_rank"], entry["positions"]
+        if not _are_ranks([positions]) or inputs % positions:
+            raise InputError(
+                f"plan entry {name!r}: positions must divide {inputs} features, not {positions!r}"
+            )
+        channels = inputs // positions
+        if not _are_ranks([channel_rank]) or channel_rank > channels:
+            raise InputError(
+                f"plan entry {name!r}: channel_rank must be 1 to {channels}, not {channel_rank!r}"
+            )
+        inputs = channel_rank * positions
+    rank, largest = entry["rank"], min(inputs, linear.out_features)
     if not _are_ranks([rank]) or rank > largest:
         raise InputError(f"plan entry {name!r}: rank must be 1 to {largest}, not {rank!r}")
-    return LayerPlan((rank,))
+    return LayerPlan((rank,), channel_rank=channel_rank, positions=positions)
 
 
 def _are_ranks(ranks) -> bool:
@@ -168,7 +182,7 @@ def plan_to_entries(plan: Plan, model: nn.Module | None = None) -> dict[str, dic
             entry = {"pattern": layer_plan.pattern, "ranks": list(layer_plan.ranks)}
         elif layer_plan.ranks:
             entry = {"rank": layer_plan.ranks[0]}
-        for key in ("in_channels", "out_channels"):
+        for key in ("channel_rank", "positions", "in_channels", "out_channels"):
             if getattr(layer_plan, key) is not None:
                 entry[key] = getattr(layer_plan, key)
         if layer_plan.channelwise:

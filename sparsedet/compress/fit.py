@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..layers import LowRankLinear, SparseFusionConv2d
+from ..layers import LowRankLinear, SparseFusionConv2d, TuckerLinear
 from .low_rank import LowRankRegression
+from .maps import ChannelBasis, mixed
 from .moments import Moments, Statistics
 from .patches import groups_of, kernel_columns, split_patches, weight_matrix
-from .projection import balance, set_low_rank
+from .projection import balance, set_low_rank, set_tucker
 from .regression import Regression
 from .sensitivity import Sensitivity
 
@@ -130,7 +131,10 @@ def _mean_errors(errors: Sequence[tuple[float, float, float]]) -> tuple[float, f
 
 
 class LinearFit:
-    """A low-rank pair in the place of a fully connected layer, with the same attributes."""
+    """A low-rank pair in the place of a fully connected layer, with the same attributes.
+
+    Where that mixes the channels of maps first, it is fitted to what the mixture leaves.
+    """
 
     def __init__(self, dense: nn.Linear, compact: LowRankLinear, sensitivity: Sensitivity):
         self.dense, self.compact, self.sensitivity = dense, compact, sensitivity
@@ -150,25 +154,39 @@ class LinearFit:
         bias, weigh = self.dense.bias, self.sensitivity.weigh
         x, y = (torch.cat(parts) for parts in zip(*self._rows))
         self._rows.clear()
-        regression = LowRankRegression(
-            x, weigh(y.T).T, weigh(self.dense.weight), centered=bias is not None
-        )
+        weight = weigh(self.dense.weight)
         alone = weigh(self.compact.expand.weight), self.compact.reduce.weight
+        reads, mix = x, None
+        if isinstance(self.compact, TuckerLinear):
+            reads = mixed(x, self.compact.mix.weight[:, :, 0, 0])
+            basis = ChannelBasis(weight, self.compact.positions, x - x.mean(0) * (bias is not None))
+            mix, back = basis.directions(self.compact.channel_rank)
+            x, weight = mixed(x, mix), mixed(weight, back.T)
+        regression = LowRankRegression(x, weigh(y.T).T, weight, centered=bias is not None)
+        mean = reads.mean(0) * (bias is not None)
         centered = torch.zeros_like(regression.mean_y)
         offset = centered
         if bias is not None:
-            offset = weigh(bias) + _map(alone, regression.mean_x) - regression.mean_y
-        self.error_alone = regression.error(*alone, offset)
+            offset = weigh(bias) + _map(alone, mean) - regression.mean_y
+        self.error_alone = regression.error(*alone, offset, reads - mean)
 
         factors = regression.factors(self.compact.rank)
-        self.error, least = regression.error(*factors, centered), regression.error(*alone, centered)
+        self.error = regression.error(*factors, centered)
+        least = regression.error(*alone, centered, reads - mean)
         if self.error <= least:
-            set_low_rank(self.compact, self.sensitivity.unweigh(factors[0]), factors[1])
+            self._set(self.sensitivity.unweigh(factors[0]), factors[1], mix)
+            mean = regression.mean_x
         else:
             self.error, factors = least, alone
         if bias is not None:
-            offset = regression.mean_y - _map(factors, regression.mean_x)
+            offset = regression.mean_y - _map(factors, mean)
             self.compact.expand.bias.copy_(self.sensitivity.unweigh(offset))
+
+    def _set(self, expand: torch.Tensor, reduce: torch.Tensor, mix: torch.Tensor | None) -> None:
+        if mix is None:
+            set_low_rank(self.compact, expand, reduce)
+        else:
+            set_tucker(self.compact, expand, reduce, mix)
 
 
 def _map(factors: tuple[torch.Tensor, torch.Tensor], x: torch.Tensor) -> torch.Tensor:

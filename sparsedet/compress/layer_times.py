@@ -33,6 +33,9 @@ SECONDS = 0.08
 Curve = list[tuple[int, float]]
 """Points (weights, milliseconds), of which neither ever falls."""
 
+Form = tuple[str | None, int | None]
+"""See :attr:`LayerPlan.form`."""
+
 
 @torch.no_grad()
 def measure_latency(
@@ -45,7 +48,7 @@ def measure_latency(
     """Milliseconds of one batch as a cost for :func:`plan_for_targets`.
 
     Each layer runs by itself, on random input of the shapes that it sees in a batch of median size,
-    as often as it is called there. Timed are the dense layer and, of each pattern, the smallest,
+    as often as it is called there. Timed are the dense layer and, of each form, the smallest,
     the middle and the largest option, taking turns; options between these are interpolated by their
     weights. Layers of one shape are timed once.
 
@@ -61,7 +64,7 @@ def measure_latency(
     layers = planned_layers(model, profile.layers)
     costs: dict[tuple[str, LayerPlan | None], float] = {}
     tiny: dict[str, float] = {}
-    measured: dict[tuple, tuple[float, float, dict[str | None, Curve]]] = {}
+    measured: dict[tuple, tuple[float, float, dict[Form, Curve]]] = {}
     with evaluating(model):
         survey = task.survey(model)
         for name in tqdm(layers, desc="latency", unit="layer", disable=not progress):
@@ -72,7 +75,7 @@ def measure_latency(
                 measured[key] = _measure(layers[name], options, inputs, engine)
             costs[name, None], tiny[name], curves = measured[key]
             for option in options:
-                costs[name, option.plan] = _interpolate(curves[option.plan.pattern], option.weights)
+                costs[name, option.plan] = _interpolate(curves[option.plan.form], option.weights)
         rest = _measure_rest(model, layers, tiny, task, engine)
     return Cost(lambda name, plan: costs[name, plan], rest)
 
@@ -142,26 +145,26 @@ def _measure_rest(
 def _shape(layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.Tensor]) -> tuple:
     """All that decides what the forms of a layer take, up to their ranks."""
     calls = tuple((x.shape, x.stride(), x.dtype) for x in inputs)
-    return repr(layer), frozenset(option.plan.pattern for option in options), calls
+    return repr(layer), frozenset(option.plan.form for option in options), calls
 
 
 def _measure(
     layer: nn.Module, options: Sequence[Option], inputs: Sequence[torch.Tensor], engine: Engine
-) -> tuple[float, float, dict[str | None, Curve]]:
-    """Milliseconds of the dense layer and of its tiny form; those of each pattern by weights."""
-    by_pattern: dict[str | None, list[Option]] = {}
+) -> tuple[float, float, dict[Form, Curve]]:
+    """Milliseconds of the dense layer and of its tiny form; those of each form by weights."""
+    by_form: dict[Form, list[Option]] = {}
     for option in sorted(options, key=lambda option: option.weights):
-        by_pattern.setdefault(option.plan.pattern, []).append(option)
+        by_form.setdefault(option.plan.form, []).append(option)
     timed = [
         some[index]
-        for some in by_pattern.values()
+        for some in by_form.values()
         for index in sorted({0, len(some) // 2, len(some) - 1})
     ]
     forms = [_tiny(layer), *(option.plan for option in timed)]
     dense, tiny, *compact = _time_forms(layer, forms, inputs, engine)
-    curves: dict[str | None, Curve] = {pattern: [] for pattern in by_pattern}
+    curves: dict[Form, Curve] = {form: [] for form in by_form}
     for option, ms in zip(timed, compact):
-        curve = curves[option.plan.pattern]
+        curve = curves[option.plan.form]
         # What has more weights takes no less time: less would be noise.
         curve.append((option.weights, max([ms, *(t for _, t in curve)])))
     return dense, tiny, curves

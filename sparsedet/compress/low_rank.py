@@ -58,10 +58,18 @@ class LowRankRegression:
         reduce = basis.T.to(self.weight) @ self.weight
         return basis, reduce + (self.pull @ basis).T.to(self.x) @ self.x
 
-    def error(self, expand: torch.Tensor, reduce: torch.Tensor, offset: torch.Tensor) -> float:
+    def error(
+        self,
+        expand: torch.Tensor,
+        reduce: torch.Tensor,
+        offset: torch.Tensor,
+        x: torch.Tensor | None = None,
+    ) -> float:
         """Mean square error on the samples as a share of the variance of y.
 
-        ``offset`` (C,) is what the map and its bias add to the mean of y.
+        ``offset`` (C,) is what the map and its bias add to the mean of y. ``x`` is what the map
+        reads of the samples, about its mean, where that is not what the regression reads.
         """
-        outputs = (self.x @ reduce.T.to(self.x)).double() @ expand.T.double() + offset
+        x = self.x if x is None else x
+        outputs = (x @ reduce.T.to(x)).double() @ expand.T.double() + offset
         return ((outputs - self.y).square().sum() / self.variance).item()

@@ -11,7 +11,13 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ..errors import InputError
-from ..kernels import PATTERNS, fusion_weights, low_rank_weights, sparse_kernels
+from ..kernels import (
+    PATTERNS,
+    fusion_weights,
+    low_rank_weights,
+    sparse_kernels,
+    tucker_weights,
+)
 from .candidates import splits
 
 
@@ -25,6 +31,8 @@ class LayerPlan:
             as a share of the output's variance.
         in_channels, out_channels: numbers of channels (or features) of a layer that becomes
             narrower; None: as many as the dense layer's.
+        channel_rank, positions: of a fully connected layer that reads flattened maps, to how many
+            channels they are mixed first, and at how many positions; see :class:`TuckerLinear`.
         channelwise: names of the modules between a layer of fewer outputs and its reader that have
             numbers of their own for each channel, such as a batch norm, and become narrower too.
     """
@@ -35,12 +43,21 @@ class LayerPlan:
     in_channels: int | None = None
     out_channels: int | None = None
     channelwise: tuple[str, ...] = ()
+    channel_rank: int | None = None
+    positions: int | None = None
+
+    @property
+    def form(self) -> tuple[str | None, int | None]:
+        """What plans of one layer have in common that differ in ranks alone."""
+        return self.pattern, self.channel_rank
 
     def __str__(self) -> str:
         """``checkerboard 32 + 24``, ``rank 96``, or ``rows 16 + 16, 32 in, 48 out``."""
         parts = [f"{self.pattern or 'rank'} {' + '.join(map(str, self.ranks))}"]
         if not self.ranks:
             parts = ["dense"]
+        if self.channel_rank:
+            parts[0] += f" of {self.channel_rank} channels"
         for count, side in ((self.in_channels, "in"), (self.out_channels, "out")):
             if count is not None:
                 parts.append(f"{count} {side}")
@@ -52,14 +69,31 @@ Plan = dict[str, LayerPlan]
 
 
 def compact_weights(layer: nn.Module, entry: LayerPlan) -> int:
-    """Weights of what ``layer`` becomes, which are also its multiply-adds per output position."""
+    """Weights of what ``layer`` becomes."""
     inputs, outputs = planned_channels(layer, entry)
     if not entry.ranks:
         return layer.weight.numel() * inputs * outputs // math.prod(channels_of(layer))
+    if entry.channel_rank:
+        channels = inputs // entry.positions
+        return tucker_weights(
+            channels, entry.positions, outputs, entry.ranks[0], entry.channel_rank
+        )
     if isinstance(layer, nn.Linear):
         return low_rank_weights(inputs, outputs, entry.ranks[0])
     kernels = sparse_kernels(entry.pattern, layer.kernel_size)
     return fusion_weights(inputs, outputs, kernels, entry.ranks, layer.groups)
+
+
+def compact_multiply_adds(layer: nn.Module, entry: LayerPlan) -> int:
+    """Multiply-adds of what ``layer`` becomes, per output position: one for each weight.
+
+    But the weights that mix the channels of maps are used at each of their positions.
+    """
+    again = 0
+    if entry.channel_rank:
+        channels = planned_channels(layer, entry)[0] // entry.positions
+        again = (entry.positions - 1) * entry.channel_rank * channels
+    return compact_weights(layer, entry) + again
 
 
 def channels_of(layer: nn.Module) -> tuple[int, int]:

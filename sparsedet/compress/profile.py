@@ -149,6 +149,7 @@ def profile_layers(
                 producers,
                 every,
                 recording,
+                survey.positions,
             ):
                 options = collector.options(patterns)
                 profiles[name] = LayerProfile(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..layers import LowRankLinear, SparseFusionConv2d
+from ..layers import LowRankLinear, SparseFusionConv2d, TuckerLinear
+from .maps import ChannelBasis, mixed
 from .spectrum import principal_directions
 
 SWEEPS = 20
@@ -75,15 +76,30 @@ def project_linear(dense: nn.Linear, low_rank: LowRankLinear) -> None:
     seconds where its SVD takes minutes.
     """
     weight = dense.weight if dense.weight.dtype == torch.double else dense.weight.float()
-    if dense.out_features <= dense.in_features:
-        _, basis = principal_directions((weight @ weight.T).double(), low_rank.rank)
-        expand, reduce = basis, basis.T.to(weight) @ weight
-    else:
-        _, basis = principal_directions((weight.T @ weight).double(), low_rank.rank)
-        expand, reduce = weight @ basis.to(weight), basis.T
-    set_low_rank(low_rank, expand, reduce)
+    set_low_rank(low_rank, *_truncated(weight, low_rank.rank))
     if dense.bias is not None:
         low_rank.expand.bias.copy_(dense.bias)
+
+
+@torch.no_grad()
+def project_maps(dense: nn.Linear, tucker: TuckerLinear) -> None:
+    """Set ``tucker`` to the truncated higher-order SVD of ``dense``, along channels and outputs."""
+    weight = dense.weight if dense.weight.dtype == torch.double else dense.weight.float()
+    basis = ChannelBasis(weight, tucker.positions)
+    mix, back = basis.directions(tucker.channel_rank)
+    factors = _truncated(mixed(weight, back.T), tucker.rank)
+    set_tucker(tucker, *factors, mix)
+    if dense.bias is not None:
+        tucker.expand.bias.copy_(dense.bias)
+
+
+def _truncated(weight: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors of the nearest matrix of a rank."""
+    if weight.shape[0] <= weight.shape[1]:
+        _, basis = principal_directions((weight @ weight.T).double(), rank)
+        return basis, basis.T.to(weight) @ weight
+    _, basis = principal_directions((weight.T @ weight).double(), rank)
+    return weight @ basis.to(weight), basis.T
 
 
 def set_low_rank(low_rank: LowRankLinear, expand: torch.Tensor, reduce: torch.Tensor) -> None:
@@ -91,6 +107,17 @@ def set_low_rank(low_rank: LowRankLinear, expand: torch.Tensor, reduce: torch.Te
     expand, reduce = balance(expand, reduce)
     low_rank.expand.weight.copy_(expand)
     low_rank.reduce.weight.copy_(reduce)
+
+
+def set_tucker(
+    tucker: TuckerLinear, expand: torch.Tensor, reduce: torch.Tensor, mix: torch.Tensor
+) -> None:
+    """Write all factors, balanced; ``mix`` is (channel_rank, C)."""
+    maps = reduce.unflatten(1, (tucker.channel_rank, tucker.positions)).transpose(1, 2)
+    maps, mix = balance(maps.flatten(0, 1), mix)
+    reduce = maps.unflatten(0, (-1, tucker.positions)).transpose(1, 2).flatten(1)
+    set_low_rank(tucker, expand, reduce)
+    tucker.mix.weight.copy_(mix[:, :, None, None])
 
 
 def balance(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

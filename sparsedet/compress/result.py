@@ -26,7 +26,8 @@ class LayerResult:
     """One layer.
 
     Attributes:
-        weights: (before, after); these are also its multiply-adds at one output position.
+        weights: (before, after); these are also its multiply-adds at one output position, but for
+            ``again`` more of them after.
         outputs: output positions in one batch where the model is deployed, the mean of a few.
         error: mean square error of the layer's output, before norm and activation, on the
             calibration data, as a share of the output's variance, in the layer's
@@ -46,12 +47,13 @@ class LayerResult:
     samples: int = 0
     note: str = ""
     milliseconds: tuple[float, float] | None = None
+    again: int = 0
 
     @property
     def multiply_adds(self) -> tuple[float, float]:
         """(before, after), for one batch."""
         before, after = self.weights
-        return self.outputs * before, self.outputs * after
+        return self.outputs * before, self.outputs * (after + self.again)
 
 
 @dataclass

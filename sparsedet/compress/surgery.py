@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..layers import LowRankLinear, SparseFusionConv2d
+from ..layers import LowRankLinear, SparseFusionConv2d, TuckerLinear
 from .candidates import compact_layers, dense_layers, why_it_stays
 from .narrow import first_channels, keep_channels
 from .plan import LayerPlan, Plan
-from .projection import project_convolution, project_linear
+from .projection import project_convolution, project_linear, project_maps
 
 
 def sparsify_(model: nn.Module, plan: Plan, project: bool = True) -> nn.Module:
@@ -77,7 +77,17 @@ def compact_twin(dense: nn.Module, entry: LayerPlan, project: bool) -> nn.Module
     dense = first_channels(dense, entry)
     if not entry.ranks:
         return copy.deepcopy(dense)
-    if isinstance(dense, nn.Linear):
+    if entry.channel_rank:
+        compact = TuckerLinear(
+            dense.in_features,
+            dense.out_features,
+            entry.ranks[0],
+            entry.channel_rank,
+            entry.positions,
+            bias=dense.bias is not None,
+        )
+        project_ = project_maps
+    elif isinstance(dense, nn.Linear):
         compact = LowRankLinear(
             dense.in_features, dense.out_features, entry.ranks[0], bias=dense.bias is not None
         )

@@ -35,6 +35,7 @@ class Survey:
         read: the layers whose weights something else reads, and which must therefore stay.
         batch: the one of median size among the few.
         inputs: of each layer that is called, what it gets in that batch, as tensors without data.
+        positions: of each fully connected layer that reads flattened maps, of how many pixels.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Survey:
 
         def visit(name):
             def count(batch, call, x):
+                maps.look(name, x)
                 outputs[name] = outputs.get(name, 0) + count_patches(layers[name], x)
                 reached[name] = self.multiply_adds - done
                 shapes.setdefault(name, []).append(torch.empty_like(x, device="meta"))
@@ -64,12 +66,12 @@ class Survey:
 
         multiplying = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
         sizes = {m: (len(m.weight), m.weight.numel()) for m in multiplying}
-        readers = _Readers(layers)
+        readers, maps = _Readers(layers), _Maps(model, layers)
         reached: dict[str, int] = {}
         shapes: dict[str, list[torch.Tensor]] = {}
         visits = {layer: visit(name) for name, layer in layers.items()}
         counting = (m.register_forward_hook(add_multiply_adds) for m in multiplying)
-        with attached(counting), attached(readers.hooks()), readers:
+        with attached(counting), attached(readers.hooks()), attached(maps.hooks()), readers:
             for _ in observe(model, counted, forward, visits):
                 before.update(reached)
                 reached.clear()
@@ -79,7 +81,7 @@ class Survey:
         sizes = [sum(x.numel() for calls in seen.values() for x in calls) for seen in inputs]
         middle = sorted(range(len(counted)), key=sizes.__getitem__)[len(counted) // 2]
         self.batch, self.inputs = counted[middle], inputs[middle]
-        self.read = readers.found
+        self.read, self.positions = readers.found, maps.positions
         self.outputs = {name: total / len(counted) for name, total in outputs.items()}
         self.before = {name: total / len(counted) for name, total in before.items()}
         self.multiply_adds /= len(counted)
@@ -112,6 +114,46 @@ class _Readers(TorchFunctionMode):
             if name is not None and name not in self.running:
                 self.found.add(name)
         return function(*args, **(kwargs or {}))
+
+
+class _Maps:
+    """Notices which fully connected layers get what ``maps.flatten(1)`` gives of (N, C, H, W).
+
+    Attributes:
+        positions: H * W, by the name of the layer.
+    """
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]):
+        self.modules = list(model.modules())
+        self.linear = {name: x for name, x in layers.items() if isinstance(x, nn.Linear)}
+        self.features = {layer.in_features for layer in self.linear.values()}
+        self.seen: dict[tuple[int, int], torch.Tensor] = {}
+        self.positions: dict[str, int] = {}
+        self.others: set[str] = set()
+
+    def hooks(self) -> Iterator[Any]:
+        for module in self.modules if self.linear else ():
+            yield module.register_forward_pre_hook(lambda _, args: self._see(args))
+            yield module.register_forward_hook(lambda _, args, output: self._see(output))
+
+    def _see(self, values: Any) -> None:
+        for x in tree_leaves(values):
+            if isinstance(x, torch.Tensor) and x.dim() == 4 and x[0:1, 0].numel() > 1:
+                features = x[0].numel()
+                if features in self.features:
+                    self.seen[len(x), features] = x
+
+    def look(self, name: str, x: torch.Tensor) -> None:
+        """What a layer gets."""
+        if name not in self.linear or not x.numel():
+            return
+        maps = self.seen.get(tuple(x.shape))
+        if maps is None or not torch.equal(maps.flatten(1), x):
+            self.others.add(name)
+        if name in self.others:
+            self.positions.pop(name, None)
+        else:
+            self.positions[name] = maps[0, 0].numel()
 
 
 class Sample:

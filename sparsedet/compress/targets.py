@@ -71,18 +71,18 @@ def largest_factor(profile: Profile, unit: str, costs: Mapping[str, Cost] | None
 
 
 def _own_costs(profile: Profile) -> dict[str, Cost]:
-    weights = {
-        name: {option.plan: option.weights for option in layer.options}
+    options = {
+        name: {option.plan: option for option in layer.options}
         for name, layer in profile.layers.items()
     }
-    dense = {name: weights[name][None] for name in weights}
+    dense = {name: options[name][None].weights for name in options}
     outputs = {name: layer.outputs for name, layer in profile.layers.items()}
     return {
         "params": Cost(
-            lambda name, plan: weights[name][plan], profile.parameters - sum(dense.values())
+            lambda name, plan: options[name][plan].weights, profile.parameters - sum(dense.values())
         ),
         "flops": Cost(
-            lambda name, plan: outputs[name] * weights[name][plan],
+            lambda name, plan: outputs[name] * options[name][plan].multiply_adds,
             profile.multiply_adds - sum(outputs[name] * dense[name] for name in dense),
         ),
     }
@@ -188,12 +188,22 @@ class _Search:
         cost, (inputs, outputs) = self.costs[name, option], self._channels(name)
         if (inputs, outputs) == dense:
             return cost
-        share = inputs / dense[0] * outputs / dense[1]
-        if option.plan is not None:
+        reading, giving = inputs / dense[0], outputs / dense[1]
+        if option.plan is None:
+            return {unit: value * reading * giving for unit, value in cost.items()}
+        narrower = {}
+        for unit, value in cost.items():
+            whole = option.weights if unit == "params" else option.multiply_adds
             last = sum(option.plan.ranks) * dense[1]
-            first = option.weights - last
-            share = (first * inputs / dense[0] + last * outputs / dense[1]) / option.weights
-        return {unit: value * share for unit, value in cost.items()}
+            # What reads the mixed channels of maps has as many of them as before.
+            middle = (
+                option.plan.ranks[0]
+                * (option.plan.channel_rank or 0)
+                * (option.plan.positions or 0)
+            )
+            first = whole - middle - last
+            narrower[unit] = value * (first * reading + middle + last * giving) / whole
+        return narrower
 
     def _channels(self, name: str) -> tuple[int, int]:
         inputs, outputs = self.profile.layers[name].channels

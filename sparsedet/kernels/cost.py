@@ -1,4 +1,7 @@
-"""Weights of a compact layer, which are also its multiply-adds per output pixel (or row)."""
+"""Weights of a compact layer, which are also its multiply-adds per output pixel (or row).
+
+Of :func:`tucker_weights` alone they are not: see there.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,10 @@ def fusion_weights(
 def low_rank_weights(in_features: int, out_features: int, rank: int) -> int:
     """``r (n_in + n_out)``."""
     return rank * (in_features + out_features)
+
+
+def tucker_weights(
+    channels: int, positions: int, out_features: int, rank: int, channel_rank: int
+) -> int:
+    """``c C + r (c P + n_out)``; the first are used at each of P positions."""
+    return channel_rank * channels + low_rank_weights(channel_rank * positions, out_features, rank)

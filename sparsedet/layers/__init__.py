@@ -1,6 +1,6 @@
 """Compact layers: torch only."""
 
-from .low_rank import LowRankLinear
+from .low_rank import LowRankLinear, TuckerLinear
 from .sparse_fusion import SparseFusionConv2d
 
-__all__ = ["LowRankLinear", "SparseFusionConv2d"]
+__all__ = ["LowRankLinear", "SparseFusionConv2d", "TuckerLinear"]

@@ -98,7 +98,7 @@ def test_every_curve_falls(profile):
     for layer in profile.layers.values():
         dense, *options = layer.options
         assert dense == Option(None, dense.weights, 0.0)
-        for _, curve in itertools.groupby(options, key=lambda option: option.plan.pattern):
+        for _, curve in itertools.groupby(options, key=lambda option: option.plan.form):
             curve = list(curve)
             assert all(a.weights >= b.weights for a, b in zip(curve, curve[1:]))
             assert all(a.error <= b.error for a, b in zip(curve, curve[1:]))
