@@ -102,7 +102,8 @@ class TuckerLinear(LowRankLinear):
     def mixed(self, input: torch.Tensor) -> torch.Tensor:
         """M x, (N, channel_rank * P)."""
         channels = self.in_features // self.positions
-        return self.mix(input.unflatten(1, (channels, self.positions, 1))).flatten(1)
+        # Not unflatten(), whose trace holds the number of the rows that it was traced with.
+        return self.mix(input.reshape(-1, channels, self.positions, 1)).flatten(1)
 
     @torch.no_grad()
     def to_dense(self) -> nn.Linear:

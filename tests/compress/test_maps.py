@@ -243,7 +243,9 @@ def test_a_detector_of_it_is_saved_optimized_and_exported(
     photos.mkdir()
     for seed in range(4):
         Image.fromarray(picture(64, 96, seed)).save(photos / f"{seed}.png")
-    model = sparsedet.load_model(kitchen / "config.yaml")
+    # As many proposals as there are: another number in every picture.
+    opts = ["MODEL.RPN.POST_NMS_TOPK_TEST", 1000]
+    model = sparsedet.load_model(sparsedet.load_config(kitchen / "config.yaml", opts))
     fc6 = "roi_heads.box_head.fc6"
     plan = {fc6: {"rank": 16, "channel_rank": 16, "positions": 49}}
     sparsedet.compress_(model, images=photos, plan=plan).save(tmp_path / "compact")
