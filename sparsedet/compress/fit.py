@@ -138,8 +138,8 @@ class LinearFit:
 
     def __init__(self, dense: nn.Linear, compact: LowRankLinear, sensitivity: Sensitivity):
         self.dense, self.compact, self.sensitivity = dense, compact, sensitivity
-        outputs, self.size = dense.out_features, dense.in_features
-        self.work = self.size * (ROWS + outputs) ** 2
+        self.size = compact.reduce.in_features  # fewer than the layer's own, of mixed channels
+        self.work = self.size * (ROWS + dense.out_features) ** 2
         self.samples = 0
         self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.error = self.error_alone = None
