@@ -165,6 +165,22 @@ def test_fine_tuned_is_beside_what_was_trained_as_long(rows):
     assert "-1.00 to dense-longer" in table and "+5.00 to dense " in table
 
 
+def test_the_smallest_that_is_as_good_is_named(rows):
+    by_name = {row.name: row for row in rows["small"] if row.seed == 1}
+    found = {
+        "dense": (80.0, 4e6), "dense-longer": (85.0, 4e6), "compact-12.4x": (79.5, 1e6),
+        "finetuned-12.4x": (83.5, 1e6),
+    }  # fmt: skip
+    records = {by_name[name]: record(by_name[name], *values) for name, values in found.items()}
+    table = tables.study_table(rows["small"], records)
+    assert "trained as long: compact-12.4x, 1.00 M parameters (-0.50 to dense)." in table
+    records[by_name["finetuned-12.4x"]]["numbers"]["AP50"] = 84.75  # better, and of one size
+    assert "finetuned-12.4x, 1.00 M parameters (-0.25" in tables.study_table(rows["small"], records)
+    for name in ("compact-12.4x", "finetuned-12.4x"):
+        records[by_name[name]]["numbers"]["AP50"] = 70.0
+    assert "smallest" not in tables.study_table(rows["small"], records)
+
+
 def test_render_writes_between_markers_alone(rows):
     text = "a\n<!-- evidence: small -->\nold\n<!-- end of evidence -->\nb\n"
     new = tables.render(text, rows, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ SUMMARY = "summary"
 MARKED = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
 NOT_RUN = "not run"
 LONGER = "dense-longer"
+NEAR = 1.0
+"""AP50 by which a model may be below the dense one, and still be called as good."""
 
 Records = Mapping[Row, Mapping]
 """What was recorded; a row that was not run is not in it."""
@@ -74,7 +77,31 @@ def study_table(rows: Sequence[Row], records: Records) -> str:
     lines = [_line(group, records, others) for group in groups.values()]
     headings = ["row", "parameters", "multiply-adds", "AP50", "against"]
     table = pipe_table([*headings, *(ACCURACIES[key] for key in others), "seeds"], lines)
-    return f"\n{study.title}:\n\n{table}\n\n{_conditions(rows, records)}\n"
+    own = [group for group in groups.values() if group[0].study is study]
+    below = [smallest(own, records), _conditions(rows, records)]
+    text = "\n".join(line for line in below if line)
+    return f"\n{study.title}:\n\n{table}\n\n{text}\n"
+
+
+def smallest(groups: Iterable[Sequence[Row]], records: Records) -> str:
+    """The row of fewest parameters that is as good as the dense model trained as long; "" if none.
+
+    Of rows of one size it is the best one.
+    """
+    good = []
+    for group in groups:
+        pairs = _pairs([row for row in group if row in records], records)
+        difference = mean(ours - theirs for ours, theirs, _ in pairs) if pairs else -math.inf
+        if group[0].name != LONGER and difference >= -NEAR:
+            params = mean(_numbers([row for row in group if row in records], records, "params"))
+            good.append((params, -difference, group[0].name, pairs[0][2].name))
+    if not good:
+        return ""
+    params, lost, name, reference = min(good)
+    return (
+        f"The smallest within {NEAR:g} AP50 of the dense model that was trained as long: {name}, "
+        f"{params / 1e6:.2f} M parameters ({-lost:+.2f} to {reference}).\n"
+    )
 
 
 def _line(group: Sequence[Row], records: Records, others: Sequence[str]) -> list[str]:
@@ -116,14 +143,22 @@ def spread(values: Sequence[float]) -> str:
 
 def _against(run: Sequence[Row], records: Records) -> str:
     """The mean difference of AP50 to the dense model of the same seed that was trained as long."""
-    pairs = [(row, _reference(row, records)) for row in run]
-    pairs = [(row, other) for row, other in pairs if other in records and other is not row]
+    pairs = _pairs(run, records)
     if not pairs:
         return ""
-    ours = _numbers((row for row, _ in pairs), records, "AP50")
-    theirs = _numbers((other for _, other in pairs), records, "AP50")
+    ours, theirs, (reference, *_) = zip(*pairs)
     difference = mean(a - b for a, b in zip(ours, theirs))
-    return f"{difference:+.2f} to {pairs[0][1].name} ({mean(ours) / max(mean(theirs), 1e-9):.1%})"
+    return f"{difference:+.2f} to {reference.name} ({mean(ours) / max(mean(theirs), 1e-9):.1%})"
+
+
+def _pairs(run: Sequence[Row], records: Records) -> list[tuple[float, float, Row]]:
+    """AP50 of each, and of the dense model of its seed, which is given too."""
+    found = []
+    for row in run:
+        other = _reference(row, records)
+        if other in records and other is not row:
+            found.append((*_numbers((row, other), records, "AP50"), other))
+    return found
 
 
 def _reference(row: Row, records: Records) -> Row | None:
