@@ -133,7 +133,7 @@ def maps_options(
     total = (y.square().sum() + white * weight.square().sum()).clamp(min=1e-300)
     options: list[Option] = []
     for channel_rank in dict.fromkeys(max(1, channels // by) for by in MIXED):
-        mix, back = (part.to(weight) for part in basis.directions(channel_rank))
+        mix, back = basis.directions(channel_rank)
         kept, product = mixed(weight, back.T), torch.linalg.cholesky(mix @ mix.T)
         given = mixed(x, mix) @ kept.T
         on_white = mixed(kept, product.T)

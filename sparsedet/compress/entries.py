@@ -30,9 +30,11 @@ from .plan import (
 )
 
 HEADER = """\
-# Layer by layer: the pattern and the rank of each of its sparse kernels, or one low rank. The rest
-# is only for reading: numbers of weights before and after, and the error that the planner expected
-# of the layer by itself. Edit the plan and give it to sparsedet compress --plan.
+# Layer by layer: the pattern and the rank of each of its sparse kernels, or one low rank; of a
+# layer that reads flattened maps, to how many channels (channel_rank) these are mixed first, at
+# each of their positions. The rest is only for reading: numbers of weights before and after, and
+# the error that the planner expected of the layer by itself. Edit the plan and give it to
+# sparsedet compress --plan.
 """
 
 WIDTHS = {"in_channels", "out_channels", "channelwise"}

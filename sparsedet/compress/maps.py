@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import torch
 
+CHUNK = 512
+"""Rows that are summed at once: 51 MB, of VGG's fc6."""
+
 FLOOR = 1e-3
 """Variance that every direction of the channels is given, as a share of the mean."""
 
@@ -35,12 +38,10 @@ class ChannelBasis:
 
     def __init__(self, weight: torch.Tensor, positions: int, x: torch.Tensor | None = None):
         self.positions = positions
-        rows = weight.unflatten(1, (-1, positions)).transpose(1, 2).flatten(0, 1)
-        matter = (rows.T @ rows).double()
+        matter = _of_channels(weight, positions)
         self.root = torch.eye(len(matter)).to(matter)
         if x is not None:
-            channels = x.unflatten(1, (-1, positions)).transpose(1, 2).flatten(0, 1)
-            covariance = (channels.T @ channels).double()
+            covariance = _of_channels(x, positions)
             scale = covariance.diagonal().mean().clamp(min=1e-300)
             self.root = torch.linalg.cholesky(covariance / scale + FLOOR * self.root)
         _, vectors = torch.linalg.eigh(self.root.T @ matter @ self.root)
@@ -51,3 +52,12 @@ class ChannelBasis:
         vectors = self.vectors[:, :count]
         mix = torch.linalg.solve_triangular(self.root.T, vectors, upper=True).T
         return mix, self.root @ vectors
+
+
+def _of_channels(x: torch.Tensor, positions: int) -> torch.Tensor:
+    """Products of the channels (C, C), float64, summed over rows and positions of (n, C * P)."""
+    total = 0.0
+    for some in x.split(CHUNK):
+        channels = some.unflatten(1, (-1, positions)).transpose(1, 2).flatten(0, 1)
+        total = total + (channels.T @ channels).double()
+    return total

@@ -260,3 +260,18 @@ def test_a_detector_of_it_is_saved_optimized_and_exported(
     assert apart.matched
     if precision == "f32":
         assert apart.unmatched == 0 and apart.score < 1e-4
+
+
+@pytest.mark.parametrize("dead", [0, 5, 16])
+def test_channels_that_are_never_used(dead):
+    """One that reaches a million times as far as the others, and some of nothing at all."""
+    model = network()
+    scale = torch.ones(16)
+    scale[0] = 1e6
+    scale[16 - dead :] = 0
+    with torch.no_grad():
+        model[0].weight *= scale[:, None, None, None]
+        model[0].bias *= scale
+    result = sparsedet.compress_(model, batches=images(), params=6)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert result.parameters[0] / result.parameters[1] >= 6
