@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from evidence import tables, training
+from evidence import plots, tables, training
 from evidence.plots import plot_sizes
 from evidence.records import SCHEMA, path_of, read_record, read_records, write_record
 from evidence.rule import Rule
@@ -234,6 +234,15 @@ def test_sizes_are_plotted_of_what_was_run(rows, tmp_path):
     plot_sizes(rows, records, str(tmp_path / "sizes.png"))
     width, height = Image.open(tmp_path / "sizes.png").size
     assert width > 600 and height > 400
+
+
+@pytest.mark.parametrize("studies, panels", [(1, 1), (2, 2), (3, 3), (4, 4)])
+def test_an_empty_place_has_no_panel(rows, studies, panels, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    groups = {str(i): [rows["small"][0]] for i in range(studies)}
+    plot_sizes(groups, {rows["small"][0]: record(rows["small"][0], 80.0)}, "sizes.png")
+    assert sum(axes.get_visible() for axes in figures[0].axes) == panels
 
 
 CONFIG = """

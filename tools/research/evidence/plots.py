@@ -34,7 +34,7 @@ def plot_sizes(rows: Mapping[str, list[Row]], records: Records, path: str) -> No
     lines = -(-len(studies) // columns)
     figure = Figure(figsize=(5.5 * columns, 4 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).flat
-    for axes, group in zip(panels, studies):
+    for group, axes in zip(studies, panels):  # the other way round it would take one panel more
         _panel(axes, [row for row in group if row in records], records)
         axes.set_title(group[0].study.title, fontsize=10)
     for axes in panels:
