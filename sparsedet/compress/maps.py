@@ -37,7 +37,6 @@ class ChannelBasis:
     """
 
     def __init__(self, weight: torch.Tensor, positions: int, x: torch.Tensor | None = None):
-        self.positions = positions
         matter = _of_channels(weight, positions)
         self.root = torch.eye(len(matter)).to(matter)
         if x is not None:
