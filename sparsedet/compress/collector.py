@@ -53,9 +53,9 @@ class Collector:
         holds_out: bool = False,
         positions: int | None = None,
     ):
-        self.positions = positions
         self.layer, self.sample, self.name = layer, sample, name
         self.sensitivity, self.holds_out = sensitivity, holds_out
+        self.positions = positions
         self.held_out: list[torch.Tensor] = []
         parts = sensitivity.split(groups_of(layer))
         weights = weight_matrix(layer.weight).float().chunk(len(parts))
@@ -93,7 +93,7 @@ class Collector:
             white = white_variance(x)
             options = linear_options(self.layer, y.T @ y + white * (weight @ weight.T))
             if self.positions:
-                options += maps_options(self.layer, self.positions, x, weight, white)
+                options += maps_options(self.layer, self.positions, x, y, weight, white)
             return options
         fitting = [pattern for pattern in patterns if can_fuse(self.layer, pattern)]
         return convolution_options(self.layer, list(zip(self.statistics, self.weights)), fitting)

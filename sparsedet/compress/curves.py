@@ -14,7 +14,7 @@ from ..kernels import sparse_kernels
 from .maps import ChannelBasis, mixed
 from .moments import Statistics
 from .patches import groups_of, kernel_columns
-from .plan import LayerPlan, compact_multiply_adds, compact_weights
+from .plan import LayerPlan, channels_of, compact_multiply_adds, compact_weights, within
 from .regression import Regression, Spectra
 
 SHARES = [0.75 * 2 ** (-3 * k / 4) for k in range(8)]
@@ -117,19 +117,24 @@ def linear_options(linear: nn.Linear, covariance: torch.Tensor) -> list[Option]:
 
 
 def maps_options(
-    linear: nn.Linear, positions: int, x: torch.Tensor, weight: torch.Tensor, white: float
+    linear: nn.Linear,
+    positions: int,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor,
+    white: float,
 ) -> list[Option]:
     """For fewer and fewer channels of the maps that the layer reads, lower and lower ranks.
 
     Args:
         positions: pixels of a map.
-        x: (n, in_features), inputs about their mean.
-        weight: (out_features, in_features), what makes the outputs that are to be given.
+        x, y: (n, in_features) and (n, out_features), inputs about their mean, and the outputs that
+            are to be given of these.
+        weight: (out_features, in_features), what makes them.
         white: the weight of white inputs beside these, see :class:`LowRankRegression`.
     """
     basis = ChannelBasis(weight, positions, x)
     channels, outputs = linear.in_features // positions, linear.out_features
-    y = x @ weight.T
     total = (y.square().sum() + white * weight.square().sum()).clamp(min=1e-300)
     options: list[Option] = []
     for channel_rank in dict.fromkeys(max(1, channels // by) for by in MIXED):
@@ -187,7 +192,8 @@ def _options(layer: nn.Module, form: LayerPlan, points) -> list[Option]:
     groups, block = groups_of(layer), LINEAR if isinstance(layer, nn.Linear) else CHANNELS
 
     def entry(ranks: Sequence[int], error: float | None = None) -> LayerPlan:
-        return replace(form, ranks=tuple(groups * rank for rank in ranks), error=error)
+        plan = replace(form, ranks=tuple(groups * rank for rank in ranks), error=error)
+        return within(plan, *channels_of(layer))  # rounding may have gone beyond
 
     sizes = [math.log(compact_weights(layer, entry(ranks))) for ranks, _ in points]
     errors = np.log(np.maximum.accumulate([max(error, 1e-12) for _, error in points]))

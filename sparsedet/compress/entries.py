@@ -23,6 +23,7 @@ from .plan import (
     Plan,
     channels_of,
     check_pattern,
+    check_within,
     compact_weights,
     largest_rank,
     matching_names,
@@ -109,7 +110,11 @@ def _with_widths(name: str, layer: nn.Module, entry: Mapping, plan: LayerPlan) -
         raise InputError(f"plan entry {name!r}: channelwise must be a list of names, not {inner!r}")
     if inner and "out_channels" not in entry:
         raise InputError(f"plan entry {name!r}: channelwise goes with out_channels")
-    return replace(plan, channelwise=tuple(inner), **widths) if widths else plan
+    if not widths:
+        return plan
+    plan = replace(plan, channelwise=tuple(inner), **widths)
+    check_within(name, layer, plan)
+    return plan
 
 
 def _fusion_plan(name: str, conv: nn.Conv2d, entry: Mapping) -> LayerPlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -107,6 +107,27 @@ def planned_channels(layer: nn.Module, entry: LayerPlan) -> tuple[int, int]:
     """What ``layer`` will have: (in, out)."""
     inputs, outputs = channels_of(layer)
     return entry.in_channels or inputs, entry.out_channels or outputs
+
+
+def within(entry: LayerPlan, inputs: int, outputs: int) -> LayerPlan:
+    """The plan with ranks no larger than so many features allow; only of a fully connected layer.
+
+    A convolution may have any rank: more than it needs is waste.
+    """
+    if entry.pattern is not None or not entry.ranks:
+        return entry
+    channel_rank = entry.channel_rank
+    if channel_rank:
+        channel_rank = min(channel_rank, inputs // entry.positions)
+        inputs = channel_rank * entry.positions
+    return replace(entry, ranks=(min(*entry.ranks, inputs, outputs),), channel_rank=channel_rank)
+
+
+def check_within(name: str, layer: nn.Module, entry: LayerPlan) -> None:
+    """Raise InputError, of ``name``, where a narrower layer has too few features for its ranks."""
+    most = within(entry, *planned_channels(layer, entry))
+    if most != entry:
+        raise InputError(f"plan entry {name!r}: {entry} is too much; at most {most}")
 
 
 def can_shrink(layer: nn.Module, patterns: Sequence[str] = tuple(PATTERNS)) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ..errors import InputError
-from .plan import LayerPlan, Plan
+from .plan import LayerPlan, Plan, within
 from .profile import Option, Profile, WidthOption
 
 
@@ -131,6 +131,8 @@ class _Search:
             if outputs != layer.channels[1]:
                 link = self.profile.widths[name].link
                 entry = replace(entry, out_channels=outputs, channelwise=link.channelwise)
+            if entry.in_channels or entry.out_channels:
+                entry = within(entry, inputs, outputs)
             if entry != LayerPlan():
                 plan[name] = entry
         return plan

@@ -13,7 +13,7 @@ from .collector import EVERY, Collector, collected
 from .link_trial import input_columns
 from .links import Found, Link, find_links
 from .narrow import keep_channels, keep_outputs, read_fewer
-from .plan import LayerPlan, Plan, channels_of
+from .plan import LayerPlan, Plan, channels_of, check_within
 from .sensitivity import Sensitivity
 from .task import Task
 
@@ -35,7 +35,8 @@ def with_readers(
         the plan, and what :func:`find_links` gives if any layer of it becomes narrower
 
     Raises:
-        InputError: outputs that others read are to go, or inputs of a layer that gets them all.
+        InputError: outputs that others read are to go, or inputs of a layer that gets them all; or
+            too few are left for the ranks of a reader.
     """
     if not any(map(is_narrower, plan.values())):
         return plan, {}
@@ -68,6 +69,7 @@ def with_readers(
             )
         if name in inputs:
             plan[name] = replace(entry, in_channels=inputs[name])
+            check_within(name, model.get_submodule(name), plan[name])
     return plan, links
 
 

@@ -11,9 +11,11 @@ import sparsedet
 from sparsedet.benchmark.counting import count_call
 from sparsedet.compress import LayerPlan, Task, plan_to_entries, resolve_plan, sparsify_
 from sparsedet.compress.calibrate import calibrate_
+from sparsedet.compress.curves import maps_options
 from sparsedet.compress.links import find_links
 from sparsedet.compress.maps import ChannelBasis, mixed
 from sparsedet.compress.profile import profile_layers
+from sparsedet.compress.surgery import compact_twin
 from sparsedet.compress.targets import _own_costs, _Search
 from sparsedet.errors import InputError
 from sparsedet.layers import LowRankLinear, TuckerLinear
@@ -201,6 +203,41 @@ def test_of_fewer_channels():
     )
     counted, _ = count_call(model, images(1)[0])
     assert counted == result.multiply_adds[1]
+
+
+@pytest.mark.parametrize("channels, positions", [(4, 9), (12, 9), (36, 9), (64, 49)])
+@pytest.mark.parametrize("outputs", [3, 27, 54, 107])
+def test_every_option_is_one_that_can_be(channels, positions, outputs):
+    """Ranks are rounded, and there are layers whose largest is no multiple of 4."""
+    torch.manual_seed(0)
+    dense, x = nn.Linear(channels * positions, outputs), torch.randn(60, channels * positions)
+    weight = dense.weight.detach()
+    for option in maps_options(dense, positions, x, x @ weight.T, weight, 0.1):
+        compact = compact_twin(dense, option.plan, project=False)
+        weights = sum(p.numel() for p in compact.parameters()) - outputs
+        assert weights == option.weights < dense.weight.numel()
+
+
+def test_ranks_that_a_narrower_layer_cannot_have():
+    """A plan that is read says so in one line; one that is searched for has no larger ones."""
+    plan = {"0": {"out_channels": 2}, "4": {"rank": 4, "channel_rank": 4, "positions": 25}}
+    with pytest.raises(InputError, match="'4': rank 4 of 4 channels, 50 in is too much; at most"):
+        sparsedet.compress_(network(), task=Task(images(3)), plan=plan)
+    plan = {"4": {"rank": 20, "out_channels": 10}}
+    with pytest.raises(InputError, match="'4': rank 20, 10 out is too much; at most rank 10"):
+        resolve_plan(network(), plan)
+    model, task = network(), Task(images(3))
+    profile = profile_layers(model, task, links=find_links(model, task)[0])
+    search = _Search(profile, _own_costs(profile), {"params": 1.0})
+    options = [x for x in profile.layers["4"].options if x.plan and x.plan.channel_rank == 4]
+    search._choose("4", options[0])
+    for pair in (search.width["0"], search.width["4"]):
+        search._choose(pair, search.options[pair][-1])
+    plan = search.plan()
+    assert (plan["4"].in_channels, plan["4"].out_channels) == (50, 5)
+    assert plan["4"].channel_rank == 2 and plan["4"].ranks == (5,)
+    sparsedet.compress_(model, task=task, plan=plan_to_entries(plan))
+    assert model[4].mix.weight.shape[:2] == (2, 2) and model[4].rank == 5
 
 
 def test_a_plan_is_read_again():
