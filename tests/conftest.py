@@ -13,6 +13,7 @@ import yaml
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
+from PIL import Image
 
 from sparsedet.compress import layer_times
 from sparsedet.data import generate_shapes
@@ -64,6 +65,16 @@ def picture():
         return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
     return make
+
+
+@pytest.fixture
+def photos(tmp_path, picture):
+    """A folder of six pictures, 96 x 64."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(6):
+        Image.fromarray(picture(64, 96, seed)).save(folder / f"{seed}.png")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import sparsedet
@@ -25,15 +24,6 @@ def full_precision():
     before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     yield
     torch.backends.cudnn.allow_tf32 = before
-
-
-@pytest.fixture
-def photos(tmp_path, picture):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for seed in range(6):
-        Image.fromarray(picture(64, 96, seed)).save(folder / f"{seed}.png")
-    return folder
 
 
 @pytest.fixture
@@ -136,14 +126,8 @@ def test_a_compact_model_learns_from_its_teacher(amp, shapes, tmp_path, monkeypa
     cfg = sparsedet.load_config(
         sparsedet.model_zoo.get_config_file("Shapes-Detection/faster_rcnn_VGG_11.yaml"),
         [
-            *(
-                "MODEL.DEVICE",
-                GPU,
-                "MODEL.VGG.WIDTH_MULTIPLIER",
-                0.125,
-                "MODEL.ROI_BOX_HEAD.FC_DIM",
-                32,
-            ),
+            *("MODEL.DEVICE", GPU, "MODEL.VGG.WIDTH_MULTIPLIER", 0.125),
+            *("MODEL.ROI_BOX_HEAD.FC_DIM", 32),
             *("INPUT.MIN_SIZE_TRAIN", [64], "INPUT.MIN_SIZE_TEST", 64, "SOLVER.IMS_PER_BATCH", 2),
             *("SOLVER.MAX_ITER", 3, "SOLVER.STEPS", [], "SOLVER.BASE_LR", 0.001, "SEED", 1),
             *("SOLVER.AMP.ENABLED", amp, "TEST.EVAL_PERIOD", 3, "DATALOADER.NUM_WORKERS", 0),

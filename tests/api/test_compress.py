@@ -47,17 +47,6 @@ def parameters(model):
 
 
 @pytest.fixture
-def photos(tmp_path, picture):
-    from PIL import Image
-
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for seed in range(6):
-        Image.fromarray(picture(64, 96, seed)).save(folder / f"{seed}.png")
-    return folder
-
-
-@pytest.fixture
 def detector(kitchen):
     return load_model(kitchen / "config.yaml", kitchen / "model.pth")
 

@@ -272,14 +272,8 @@ def test_entries_that_do_not_fit(entry, message):
     "name, precision", [("m.onnx", "f32"), ("m.xml", "f32"), ("m.onnx", "int8")]
 )
 def test_a_detector_of_it_is_saved_optimized_and_exported(
-    name, precision, kitchen, tmp_path, picture
+    name, precision, kitchen, photos, tmp_path, picture
 ):
-    from PIL import Image
-
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for seed in range(4):
-        Image.fromarray(picture(64, 96, seed)).save(photos / f"{seed}.png")
     # As many proposals as there are: another number in every picture.
     opts = ["MODEL.RPN.POST_NMS_TOPK_TEST", 1000]
     model = sparsedet.load_model(sparsedet.load_config(kitchen / "config.yaml", opts))

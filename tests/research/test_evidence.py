@@ -305,8 +305,8 @@ def test_masks_are_recorded_and_have_columns(run_small):
     assert cells["VOC mAP"] == f"{found['numbers']['voc_mAP']:.2f}"
 
 
-def test_an_interrupted_row_goes_on_to_the_same_numbers(run_small, monkeypatch):
-    _, _, whole = run_small("small/dense")
+def interrupt_once(monkeypatch):
+    """As by the user, in the second evaluation."""
     evaluate, times = training.accuracy, iter(range(9))
 
     def interrupted(cfg, model):
@@ -315,6 +315,11 @@ def test_an_interrupted_row_goes_on_to_the_same_numbers(run_small, monkeypatch):
         return evaluate(cfg, model)
 
     monkeypatch.setattr(training, "accuracy", interrupted)
+
+
+def test_an_interrupted_row_goes_on_to_the_same_numbers(run_small, monkeypatch):
+    _, _, whole = run_small("small/dense")
+    interrupt_once(monkeypatch)
     status, _, nothing = run_small("small/dense", "other")
     assert status == 130 and not nothing
     status, lines, resumed = run_small("small/dense", "other")
@@ -327,14 +332,7 @@ def test_an_interrupted_row_goes_on_to_the_same_numbers(run_small, monkeypatch):
 def test_a_record_says_in_what_precision_each_round_was_run(run_small, monkeypatch):
     """Two machines may share a training, and what runs it last may have run none of it."""
     monkeypatch.setattr(training, "has_onednn", lambda dtype: False)
-    evaluate, times = training.accuracy, iter(range(9))
-
-    def interrupted(cfg, model):
-        if next(times) == 1:
-            raise KeyboardInterrupt
-        return evaluate(cfg, model)
-
-    monkeypatch.setattr(training, "accuracy", interrupted)
+    interrupt_once(monkeypatch)
     assert run_small("small/dense")[0] == 130
     monkeypatch.setattr(training, "has_onednn", lambda dtype: True)
     status, lines, records = run_small("small/dense")
