@@ -15,7 +15,7 @@ from ..hooks import evaluating
 from .fit import DenseFit, Fit, layer_fit
 from .links import Link
 from .observe import observe
-from .plan import LayerPlan, Plan, compact_multiply_adds, compact_weights
+from .plan import LayerPlan, Plan, compact_weights, used_again
 from .positions import check_positions
 from .recording import Recording
 from .replay import Replay
@@ -234,12 +234,11 @@ def _in_order(plan: Plan, survey: Survey) -> list[str]:
 
 def _layer_result(name: str, layer: nn.Module, plan: Plan, survey: Survey) -> LayerResult:
     """What is counted of a layer."""
-    after = compact_weights(layer, plan[name])
     return LayerResult(
         plan[name],
-        (layer.weight.numel(), after),
+        (layer.weight.numel(), compact_weights(layer, plan[name])),
         survey.outputs.get(name, 0.0),
-        again=compact_multiply_adds(layer, plan[name]) - after,
+        again=used_again(layer, plan[name]),
     )
 
 

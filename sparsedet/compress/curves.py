@@ -14,7 +14,7 @@ from ..kernels import sparse_kernels
 from .maps import ChannelBasis, mixed
 from .moments import Statistics
 from .patches import groups_of, kernel_columns
-from .plan import LayerPlan, channels_of, compact_multiply_adds, compact_weights, within
+from .plan import LayerPlan, channels_of, compact_weights, used_again, within
 from .regression import Regression, Spectra
 
 SHARES = [0.75 * 2 ** (-3 * k / 4) for k in range(8)]
@@ -208,8 +208,7 @@ def _options(layer: nn.Module, form: LayerPlan, points) -> list[Option]:
                 # Geometric interpolation, at what the rounded ranks really weigh.
                 error = math.exp(np.interp(math.log(weights), sizes[::-1], errors[::-1]))
                 plan = entry(ranks, error)
-                again = compact_multiply_adds(layer, plan) - weights
-                options.append(Option(plan, weights, error, again))
+                options.append(Option(plan, weights, error, used_again(layer, plan)))
                 least = weights
     return options
 

@@ -158,7 +158,7 @@ class LinearFit:
         alone = weigh(self.compact.expand.weight), self.compact.reduce.weight
         reads, mix = x, None
         if isinstance(self.compact, TuckerLinear):
-            reads = mixed(x, self.compact.mix.weight[:, :, 0, 0])
+            reads = self.compact.mixed(x)
             basis = ChannelBasis(weight, self.compact.positions, x - x.mean(0) * (bias is not None))
             mix, back = basis.directions(self.compact.channel_rank)
             x, weight = mixed(x, mix), mixed(weight, back.T)

@@ -84,16 +84,15 @@ def compact_weights(layer: nn.Module, entry: LayerPlan) -> int:
     return fusion_weights(inputs, outputs, kernels, entry.ranks, layer.groups)
 
 
-def compact_multiply_adds(layer: nn.Module, entry: LayerPlan) -> int:
-    """Multiply-adds of what ``layer`` becomes, per output position: one for each weight.
+def used_again(layer: nn.Module, entry: LayerPlan) -> int:
+    """Multiply-adds of what ``layer`` becomes, per output position, beyond one for each weight.
 
-    But the weights that mix the channels of maps are used at each of their positions.
+    The weights that mix the channels of maps are used at each of their positions.
     """
-    again = 0
-    if entry.channel_rank:
-        channels = planned_channels(layer, entry)[0] // entry.positions
-        again = (entry.positions - 1) * entry.channel_rank * channels
-    return compact_weights(layer, entry) + again
+    if not entry.channel_rank:
+        return 0
+    channels = planned_channels(layer, entry)[0] // entry.positions
+    return (entry.positions - 1) * entry.channel_rank * channels
 
 
 def channels_of(layer: nn.Module) -> tuple[int, int]:

@@ -193,16 +193,13 @@ class _Search:
         reading, giving = inputs / dense[0], outputs / dense[1]
         if option.plan is None:
             return {unit: value * reading * giving for unit, value in cost.items()}
+        last, middle = sum(option.plan.ranks) * dense[1], 0
+        if option.plan.channel_rank:
+            # What reads the mixed channels of maps has as many of them as before.
+            middle = option.plan.ranks[0] * option.plan.channel_rank * option.plan.positions
         narrower = {}
         for unit, value in cost.items():
             whole = option.weights if unit == "params" else option.multiply_adds
-            last = sum(option.plan.ranks) * dense[1]
-            # What reads the mixed channels of maps has as many of them as before.
-            middle = (
-                option.plan.ranks[0]
-                * (option.plan.channel_rank or 0)
-                * (option.plan.positions or 0)
-            )
             first = whole - middle - last
             narrower[unit] = value * (first * reading + middle + last * giving) / whole
         return narrower

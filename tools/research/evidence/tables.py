@@ -90,10 +90,11 @@ def smallest(groups: Iterable[Sequence[Row]], records: Records) -> str:
     """
     good = []
     for group in groups:
-        pairs = _pairs([row for row in group if row in records], records)
+        run = [row for row in group if row in records]
+        pairs = _pairs(run, records)
         difference = mean(ours - theirs for ours, theirs, _ in pairs) if pairs else -math.inf
         if group[0].name != LONGER and difference >= -NEAR:
-            params = mean(_numbers([row for row in group if row in records], records, "params"))
+            params = mean(_numbers(run, records, "params"))
             good.append((params, -difference, group[0].name, pairs[0][2].name))
     if not good:
         return ""
